@@ -1,0 +1,231 @@
+#include "fs/fuse/transport.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "fs/fuse/kernel_mount.h"
+#include "sal/check.h"
+
+namespace stagefs::fuse {
+namespace {
+
+// A WRITE's payload starts this far into the request; requests are received so that it is aligned to a page.
+constexpr size_t kWritePrefixBytes = sizeof(fuse_in_header) + sizeof(fuse_write_in);
+
+// INIT flags that libfuse 3.14 does not know.
+constexpr uint32_t kHandleKillprivV2 = 1u << 28;
+constexpr uint32_t kInitExtended = 1u << 30;
+constexpr uint32_t kDirectIoAllowMmap2 = 1u << (36 - 32);
+// With an unaligned O_DIRECT buffer, 1 MiB touches 257 pages. The kernel lowers this to its own limit, 256 by default.
+constexpr uint16_t kMaxPages = 260;
+
+size_t ThreadCount(const MountOptions& options) {
+  if (options.threads != 0) return options.threads;
+  return std::clamp<size_t>(std::thread::hardware_concurrency(), 2, 16);
+}
+
+constexpr const char* kOpcodeNames[FuseStats::kOpcodes] = {
+    "0",           "lookup",      "forget",   "getattr",     "setattr",   "readlink",     "symlink",
+    "7",           "mknod",       "mkdir",    "unlink",      "rmdir",     "rename",       "link",
+    "open",        "read",        "write",    "statfs",      "release",   "19",           "fsync",
+    "setxattr",    "getxattr",    "listxattr", "removexattr", "flush",    "init",         "opendir",
+    "readdir",     "releasedir",  "fsyncdir", "getlk",       "setlk",     "setlkw",       "access",
+    "create",      "interrupt",   "bmap",     "destroy",     "ioctl",     "poll",         "notify_reply",
+    "batch_forget", "fallocate",  "readdirplus", "rename2",  "lseek",     "copy_file_range", "setupmapping",
+    "removemapping", "syncfs",    "tmpfile",  "statx",       "copy_file_range_64", "54",   "55",
+    "56",          "57",          "58",       "59",          "60",        "61",           "62",
+    "63"};
+
+}  // namespace
+
+std::string FuseStatsJson(const FuseStats& stats) {
+  std::string json = "{\"requests\": {";
+  const char* comma = "";
+  for (size_t opcode = 0; opcode < FuseStats::kOpcodes; ++opcode) {
+    if (stats.requests[opcode] == 0) continue;
+    absl::StrAppend(&json, comma, "\"", kOpcodeNames[opcode], "\": ", stats.requests[opcode]);
+    comma = ", ";
+  }
+  absl::StrAppend(&json, "}, \"read_bytes\": ", stats.read_bytes, ", \"written_bytes\": ", stats.written_bytes,
+                  ", \"in_flight\": ", stats.in_flight, "}");
+  return json;
+}
+
+CurrentRequest& Transport::current() {
+  thread_local CurrentRequest current;
+  return current;
+}
+
+int& Transport::reply_fd() {
+  thread_local int fd = -1;
+  return fd;
+}
+
+Transport::Transport(int device_fd, const fuse_lowlevel_ops& operations, void* user, RawHandler raw,
+                     const MountOptions& options)
+    : options_(options),
+      user_(user),
+      raw_(std::move(raw)),
+      buffers_(kSmallBuffers, std::max(kLargeBuffers, ThreadCount(options) + 8)) {
+  char name[] = "stagefs";
+  char* arguments[] = {name, nullptr};
+  fuse_args args = FUSE_ARGS_INIT(1, arguments);
+  session_ = fuse_session_new(&args, &operations, sizeof(operations), this);
+  STAGEFS_CHECK(session_ != nullptr);
+  // libfuse never reads: the workers do. It writes through us.
+  fuse_custom_io io = {};
+  io.read = [](int, void*, size_t, void*) -> ssize_t {
+    errno = ENOSYS;
+    return -1;
+  };
+  io.writev = [](int, iovec* pieces, int count, void* transport) -> ssize_t {
+    return static_cast<Transport*>(transport)->SendForLibrary(pieces, count);
+  };
+  STAGEFS_CHECK(fuse_session_custom_io(session_, &io, device_fd) == 0);
+  fds_.push_back(device_fd);
+}
+
+Transport::~Transport() {
+  WaitUntilUnmounted();
+  for (size_t i = 1; i < fds_.size(); ++i) close(fds_[i]);
+  fuse_session_destroy(session_);  // closes fds_[0]
+}
+
+absl::Status Transport::Start() {
+  const size_t thread_count = ThreadCount(options_);
+  for (size_t i = 1; i < thread_count; ++i) {
+    const absl::StatusOr<int> fd = CloneDevice(fds_[0]);
+    if (!fd.ok()) break;  // the remaining threads share the session's descriptor
+    fds_.push_back(*fd);
+  }
+  // Signals are for the process's own threads.
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  {
+    MutexLock lock(&mutex_);
+    running_workers_ = thread_count;
+  }
+  for (size_t i = 0; i < thread_count; ++i) {
+    workers_.emplace_back([this, fd = fds_[i < fds_.size() ? i : 0]] { ServeRequests(fd); });
+  }
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  MutexLock lock(&mutex_);
+  while (!initialized_ && running_workers_ == thread_count) changed_.Wait(&mutex_);
+  return initialized_ ? absl::OkStatus() : absl::InternalError("the mount ended before the kernel began to use it");
+}
+
+void Transport::WaitUntilUnmounted() {
+  for (std::thread& worker : workers_) worker.join();
+  workers_.clear();
+  if (in_flight_.fetch_or(kSomebodyWaits) < kOneInFlight) return;
+  MutexLock lock(&mutex_);
+  while (!drained_) changed_.Wait(&mutex_);
+}
+
+void Transport::EndRequest() {
+  if (in_flight_.fetch_sub(kOneInFlight) != (kOneInFlight | kSomebodyWaits)) return;
+  MutexLock lock(&mutex_);
+  drained_ = true;
+  changed_.SignalAll();
+}
+
+FuseStats Transport::stats() const {
+  FuseStats stats;
+  for (size_t i = 0; i < FuseStats::kOpcodes; ++i) stats.requests[i] = requests_[i].load(std::memory_order_relaxed);
+  stats.read_bytes = read_bytes_.load(std::memory_order_relaxed);
+  stats.written_bytes = written_bytes_.load(std::memory_order_relaxed);
+  stats.in_flight = in_flight_.load(std::memory_order_relaxed) / kOneInFlight;
+  return stats;
+}
+
+void Transport::ServeRequests(int fd) {
+  reply_fd() = fd;
+  Buffer buffer;
+  do {
+    if (buffer.empty()) buffer = buffers_.Take(BufferPool::kLargeBytes);
+  } while (ReceiveAndDispatch(fd, &buffer));
+  MutexLock lock(&mutex_);
+  --running_workers_;
+  changed_.SignalAll();
+}
+
+bool Transport::ReceiveAndDispatch(int fd, Buffer* buffer) {
+  std::byte* const start = buffer->data() - kWritePrefixBytes;
+  const ssize_t size = read(fd, start, kWritePrefixBytes + BufferPool::kLargeBytes);
+  if (size < 0) {
+    // ENOENT: the request was interrupted before we got it. ENODEV: unmounted. ECONNABORTED: by force.
+    if (errno == EINTR || errno == EAGAIN || errno == ENOENT) return true;
+    if (errno != ENODEV && errno != ECONNABORTED && options_.log) {
+      options_.log(absl::StrCat("reading requests: ", strerror(errno), "; this thread ends"));
+    }
+    return false;
+  }
+  STAGEFS_CHECK(static_cast<size_t>(size) >= sizeof(fuse_in_header));
+  const auto* header = reinterpret_cast<const fuse_in_header*>(start);
+  if (header->opcode < FuseStats::kOpcodes) requests_[header->opcode].fetch_add(1, std::memory_order_relaxed);
+  // Inodes have no lookup counts to bring down, and every request ends by itself.
+  if (header->opcode == FUSE_FORGET || header->opcode == FUSE_BATCH_FORGET || header->opcode == FUSE_INTERRUPT) {
+    return true;
+  }
+  current() = {buffer, header->opcode == FUSE_INIT ? reinterpret_cast<const fuse_init_in*>(header + 1) : nullptr};
+  if (!raw_(*header, header + 1, size - sizeof(*header))) {
+    fuse_buf request = {};
+    request.size = static_cast<size_t>(size);
+    request.mem = start;
+    fuse_session_process_buf(session_, &request);
+  }
+  current() = {};
+  return true;
+}
+
+void Transport::Send(int fd, absl::Span<const iovec> message) {
+  if (writev(fd, message.data(), static_cast<int>(message.size())) >= 0) return;
+  // ENOENT: the request was interrupted. ENODEV and ECONNABORTED: the mount is gone.
+  if (errno != ENOENT && errno != ENODEV && errno != ECONNABORTED && options_.log) {
+    options_.log(absl::StrCat("sending a reply: ", strerror(errno)));
+  }
+}
+
+void Transport::InvalidateAttributes(uint64_t ino) {
+  const int before = std::exchange(reply_fd(), fds_[0]);
+  fuse_lowlevel_notify_inval_inode(session_, ino, /*off=*/-1, /*len=*/0);  // a negative offset: no pages
+  reply_fd() = before;
+}
+
+ssize_t Transport::SendForLibrary(const iovec* pieces, int count) {
+  size_t size = 0;
+  for (int i = 0; i < count; ++i) size += pieces[i].iov_len;
+  if (current().init != nullptr && count == 2) {
+    SendInitReply(*current().init, pieces);
+  } else {
+    Send(reply_fd(), absl::MakeConstSpan(pieces, count));
+  }
+  return static_cast<ssize_t>(size);  // libfuse would only print the error
+}
+
+void Transport::SendInitReply(const fuse_init_in& offered, const iovec* pieces) {
+  STAGEFS_CHECK(pieces[1].iov_len == sizeof(fuse_init_out));
+  fuse_init_out reply;
+  memcpy(&reply, pieces[1].iov_base, sizeof(reply));
+  reply.flags |= offered.flags & kHandleKillprivV2;
+  if (reply.flags & FUSE_MAX_PAGES) reply.max_pages = kMaxPages;
+  if ((offered.flags & kInitExtended) && options_.cache == CacheMode::kNone) {
+    reply.flags |= kInitExtended;
+    reply.flags2 |= offered.flags2 & kDirectIoAllowMmap2;
+  }
+  const iovec message[] = {pieces[0], {&reply, sizeof(reply)}};
+  Send(reply_fd(), message);
+  MutexLock lock(&mutex_);
+  initialized_ = true;
+  changed_.SignalAll();
+}
+
+}  // namespace stagefs::fuse

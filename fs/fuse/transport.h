@@ -1,0 +1,131 @@
+// Transport: requests in, replies out, over /dev/fuse with a cloned descriptor and a thread for each.
+//
+// A worker reads a request into a buffer of its own and runs its handler, which may keep the buffer (a large
+// WRITE does); the worker then goes on with another one. So requests are parked, not threads: what bounds
+// them is the BufferPool.
+//
+// A reply must leave by the descriptor its request came by, from whatever thread. Reply (fs/fuse/reply.h) remembers it
+// and names it to libfuse's send function, which is ours, by a thread-local variable.
+//
+// The library decodes and encodes what it knows. What it does not know or answers badly goes to the RawHandler first:
+// O_TMPFILE, syncfs, DESTROY, 64-bit copy_file_range. Requests that need no answer (FORGET, INTERRUPT) stop here.
+
+#ifndef STAGEFS_FS_FUSE_TRANSPORT_H_
+#define STAGEFS_FS_FUSE_TRANSPORT_H_
+
+#include <fuse3/fuse_lowlevel.h>
+#include <linux/fuse.h>
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+#include "fs/fuse/buffer_pool.h"
+#include "fs/fuse/options.h"
+#include "sal/mutex.h"
+
+namespace stagefs::fuse {
+
+inline constexpr uint32_t kMaxRequestBytes = 1 << 20;
+
+// Counts since the mount. For statistics and tests.
+struct FuseStats {
+  static constexpr size_t kOpcodes = 64;
+  std::array<uint64_t, kOpcodes> requests = {};  // by FUSE opcode
+  uint64_t read_bytes = 0, written_bytes = 0;    // as sent and received, not as asked for
+  uint64_t in_flight = 0;                        // received, not answered
+};
+
+// {"lookup": 3, ...}: the opcodes that occurred, by name, and the other counts.
+std::string FuseStatsJson(const FuseStats& stats);
+
+// The request that this thread is dispatching. Valid inside a handler only.
+struct CurrentRequest {
+  Buffer* buffer = nullptr;            // what the request arrived in. Move it out to keep the request's memory
+  const fuse_init_in* init = nullptr;  // what the kernel offers, if this is INIT
+};
+
+class Transport {
+ public:
+  // Buffers in all: about 32 MiB, more when there are more threads than a small machine has.
+  static constexpr size_t kSmallBuffers = 256;
+  static constexpr size_t kLargeBuffers = 26;
+
+  // Handles a request of an opcode that it knows, and returns true, or returns false. `argument` is what follows
+  // `header`, `size` bytes.
+  using RawHandler = std::function<bool(const fuse_in_header& header, const void* argument, size_t size)>;
+
+  // Takes `device_fd`. What fuse_req_userdata() returns in `operations` is this object; `user` is what user() returns.
+  Transport(int device_fd, const fuse_lowlevel_ops& operations, void* user, RawHandler raw,
+            const MountOptions& options);
+  // The mount must be gone: waits for the workers.
+  ~Transport();
+  Transport(const Transport&) = delete;
+  Transport& operator=(const Transport&) = delete;
+
+  // Starts the workers and returns when the kernel has got the answer to INIT: the mount is usable.
+  // Errors: Internal (the mount went away before, or the kernel is too old).
+  absl::Status Start();
+  // Returns when the mount is gone, every worker has ended and every request has been answered.
+  void WaitUntilUnmounted();
+
+  void* user() { return user_; }
+  FuseStats stats() const;
+  BufferPool& buffers() { return buffers_; }
+
+  // --- For Reply and handlers ---
+  // The request this thread is dispatching.
+  static CurrentRequest& current();
+  // Through which descriptor this thread's next reply leaves. A worker's own, unless a Reply says otherwise.
+  static int& reply_fd();
+  // Sends one message. Errors (the request was interrupted, the mount is gone) do not matter to anybody.
+  void Send(int fd, absl::Span<const iovec> message);
+  // Makes the kernel ask for the attributes of `ino` when it next needs them. Any thread that holds no lock.
+  void InvalidateAttributes(uint64_t ino);
+  void BeginRequest() { in_flight_.fetch_add(kOneInFlight, std::memory_order_relaxed); }
+  void EndRequest();
+  void CountRead(uint64_t bytes) { read_bytes_.fetch_add(bytes, std::memory_order_relaxed); }
+  void CountWritten(uint64_t bytes) { written_bytes_.fetch_add(bytes, std::memory_order_relaxed); }
+
+ private:
+  void ServeRequests(int fd);
+  // False: the connection is over.
+  bool ReceiveAndDispatch(int fd, Buffer* buffer);
+  ssize_t SendForLibrary(const iovec* pieces, int count);
+  void SendInitReply(const fuse_init_in& offered, const iovec* pieces);
+
+  // Constant after construction.
+  const MountOptions& options_;
+  void* const user_;
+  const RawHandler raw_;
+  fuse_session* session_ = nullptr;
+  std::vector<int> fds_;  // [0] is the session's
+  BufferPool buffers_;
+
+  std::vector<std::thread> workers_;
+  std::array<std::atomic<uint64_t>, FuseStats::kOpcodes> requests_ = {};
+  std::atomic<uint64_t> read_bytes_ = 0, written_bytes_ = 0;
+
+  // Twice the number of requests in flight, plus 1 when somebody waits for that to be 0. One word, since whoever ends
+  // the last request may touch this object afterwards only if it is known to be waited for.
+  static constexpr uint64_t kSomebodyWaits = 1, kOneInFlight = 2;
+  std::atomic<uint64_t> in_flight_ = 0;
+
+  mutable Mutex mutex_;
+  CondVar changed_;  // a worker ended, INIT was answered, or nothing is in flight any more
+  bool drained_ ABSL_GUARDED_BY(mutex_) = false;
+  bool initialized_ ABSL_GUARDED_BY(mutex_) = false;
+  size_t running_workers_ ABSL_GUARDED_BY(mutex_) = 0;
+};
+
+}  // namespace stagefs::fuse
+
+#endif  // STAGEFS_FS_FUSE_TRANSPORT_H_

@@ -1,0 +1,43 @@
+// RecordingStore: passes requests on and remembers which of them change what the store holds, so that a sweep can cut
+// at those alone: a crash at a read leaves what the crash before it left.
+
+#ifndef STAGEFS_TESTS_CRASH_RECORDING_STORE_H_
+#define STAGEFS_TESTS_CRASH_RECORDING_STORE_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "sal/block_store.h"
+
+namespace stagefs::crash {
+
+// Not thread-safe. `store` must outlive this object.
+class RecordingStore : public sal::BlockStore {
+ public:
+  explicit RecordingStore(sal::BlockStore* store) : store_(store) {}
+
+  using sal::BlockStore::Submit;
+  const sal::Geometry& geometry() const override { return store_->geometry(); }
+  const std::string& name() const override { return store_->name(); }
+  void Submit(absl::Span<sal::Request* const> requests) override {
+    for (const sal::Request* request : requests) {
+      ++count_;
+      if (request->op != sal::Request::Op::kRead) changing_.push_back(count_);
+    }
+    store_->Submit(requests);
+  }
+
+  // The numbers (from 1) of the requests that were not reads, ascending.
+  const std::vector<uint64_t>& changing() const { return changing_; }
+  uint64_t count() const { return count_; }
+
+ private:
+  sal::BlockStore* const store_;
+  uint64_t count_ = 0;
+  std::vector<uint64_t> changing_;
+};
+
+}  // namespace stagefs::crash
+
+#endif  // STAGEFS_TESTS_CRASH_RECORDING_STORE_H_

@@ -1,0 +1,68 @@
+// The line between a mounted server and `stagefs umount`: an abstract unix socket named after the mount's device
+// number, so there is no file to clean up, and the kernel itself tells when the server has gone.
+//
+// The server listens from the moment the mount is usable. Whoever connects waits: at its end, when everything is on the
+// store and the store is released, the server writes one line to every connection, "ok" or what went wrong. A server
+// that dies says nothing: the connection just ends.
+
+#ifndef STAGEFS_TOOLS_SERVER_LINK_H_
+#define STAGEFS_TOOLS_SERVER_LINK_H_
+
+#include <sys/types.h>
+
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+
+namespace stagefs::tools {
+
+// A file descriptor that closes itself.
+class OwnedFd {
+ public:
+  explicit OwnedFd(int fd = -1) : fd_(fd) {}
+  OwnedFd(OwnedFd&& other) noexcept : fd_(other.fd_) { other.fd_ = -1; }
+  OwnedFd& operator=(OwnedFd&& other) noexcept;
+  ~OwnedFd();
+  int get() const { return fd_; }
+
+ private:
+  int fd_;
+};
+
+// The server's end. Not thread-safe.
+class ServerLink {
+ public:
+  // `device`: "major:minor" of the mount. Errors: AlreadyExists, Internal.
+  static absl::StatusOr<ServerLink> Listen(absl::string_view device);
+  // Tells everyone who has connected how it ended. Call it last, with the store released.
+  void Finish(const absl::Status& result);
+
+ private:
+  explicit ServerLink(OwnedFd socket) : socket_(std::move(socket)) {}
+  OwnedFd socket_;
+};
+
+// The end of one who waits. Connect before the umount: afterwards the server may be gone at once. Not thread-safe.
+class ServerWatch {
+ public:
+  // Errors: NotFound (no server of this name, or not one run by root or this user).
+  static absl::StatusOr<ServerWatch> Connect(absl::string_view device);
+  // Returns when the server process is gone. OK: everything is on the store. Errors: Aborted (it died: what it had
+  // acknowledged as durable is on the store, and the next mount recovers it), Internal (what the server said).
+  absl::Status WaitForEnd();
+  pid_t pid() const { return pid_; }
+
+ private:
+  ServerWatch(OwnedFd socket, OwnedFd process, pid_t pid)
+      : socket_(std::move(socket)), process_(std::move(process)), pid_(pid) {}
+  OwnedFd socket_;
+  OwnedFd process_;  // a pidfd
+  pid_t pid_;
+};
+
+}  // namespace stagefs::tools
+
+#endif  // STAGEFS_TOOLS_SERVER_LINK_H_
