@@ -21,6 +21,16 @@ class SimulatedImage {
   void Write(uint64_t offset_bytes, uint64_t length_bytes, const void* source);
   void Zero(uint64_t offset_bytes, uint64_t length_bytes);
 
+  // Calls visit(number, kPageBytes bytes) for every page that may be other than zeros, in ascending order.
+  template <typename Visit>
+  void ForEachPage(Visit visit) const {
+    for (const auto& [number, chunk] : chunks_) {
+      for (uint64_t i = 0; i < kChunkPages; ++i) {
+        if ((*chunk)[i] != nullptr) visit(number * kChunkPages + i, (*chunk)[i]->data());
+      }
+    }
+  }
+
   static constexpr uint64_t kPageBytes = 4096;
   static constexpr uint64_t kChunkPages = 256;
 

@@ -18,23 +18,6 @@ bool Overlaps(const SimulatedWrite& a, const SimulatedWrite& b) {
   return a.offset_bytes < b.offset_bytes + b.length_bytes && b.offset_bytes < a.offset_bytes + a.length_bytes;
 }
 
-// Takes away some of the write's atomic units: its end, its beginning, or any of them.
-void Tear(SimulatedWrite& write, uint64_t unit, Random64& random) {
-  const uint64_t units = write.length_bytes / unit;
-  if (units < 2) return;
-  const uint64_t style = write.length_bytes > kLargestFinelyTorn ? random.Below(2) : random.Below(3);
-  const uint64_t cut = random.Between(1, units - 1) * unit;
-  if (style == 0) {
-    write.excluded.emplace_back(write.offset_bytes + cut, write.length_bytes - cut);
-  } else if (style == 1) {
-    write.excluded.emplace_back(write.offset_bytes, cut);
-  } else {
-    for (uint64_t i = 0; i < units; ++i) {
-      if (random.OneIn(2)) write.excluded.emplace_back(write.offset_bytes + i * unit, unit);
-    }
-  }
-}
-
 // How a crash treats the writes of one kind. Extremes find bugs that an even mixture hides.
 enum class Fate { kKeepAll, kDropAll, kMix };
 
@@ -53,7 +36,7 @@ bool Survives(SimulatedWrite& write, Fate fate, uint64_t unit, Random64& random)
   switch (random.Below(3)) {
     case 0: return true;
     case 1: return false;
-    default: Tear(write, unit, random); return true;
+    default: write.Tear(unit, random); return true;
   }
 }
 
@@ -77,6 +60,22 @@ void SimulatedWrite::ApplyTo(SimulatedImage& image) const {
     position = std::max(position, gap + length);
   }
   apply(position, end);
+}
+
+void SimulatedWrite::Tear(uint64_t unit_bytes, Random64& random) {
+  const uint64_t units = length_bytes / unit_bytes;
+  if (units < 2) return;
+  const uint64_t style = length_bytes > kLargestFinelyTorn ? random.Below(2) : random.Below(3);
+  const uint64_t cut = random.Between(1, units - 1) * unit_bytes;
+  if (style == 0) {
+    excluded.emplace_back(offset_bytes + cut, length_bytes - cut);
+  } else if (style == 1) {
+    excluded.emplace_back(offset_bytes, cut);
+  } else {
+    for (uint64_t i = 0; i < units; ++i) {
+      if (random.OneIn(2)) excluded.emplace_back(offset_bytes + i * unit_bytes, unit_bytes);
+    }
+  }
 }
 
 SimulatedStore::SimulatedStore(SimulatedEnvironment& environment, const SimulatedStoreOptions& options,
@@ -229,13 +228,19 @@ void SimulatedStore::Exclude(uint64_t offset_bytes, uint64_t length_bytes) {
   }
 }
 
+std::vector<SimulatedWrite> SimulatedStore::AtRisk() const {
+  std::vector<SimulatedWrite> writes(disk_.unflushed.begin(), disk_.unflushed.end());
+  for (const auto& [id, request] : in_flight_) {
+    if (request.op != Request::Op::kRead && request.op != Request::Op::kFlush) writes.push_back(request.write);
+  }
+  return writes;
+}
+
 SimulatedDisk SimulatedStore::Crash(uint64_t seed, CrashKind kind) const {
   Random64 random(seed);
   SimulatedDisk result = disk_;
-  std::vector<SimulatedWrite> landing;
-  for (const auto& [id, request] : in_flight_) {
-    if (request.op != Request::Op::kRead && request.op != Request::Op::kFlush) landing.push_back(request.write);
-  }
+  const std::vector<SimulatedWrite> at_risk = AtRisk();
+  std::vector<SimulatedWrite> landing(at_risk.begin() + disk_.unflushed.size(), at_risk.end());
   for (size_t i = landing.size(); i > 1; --i) std::swap(landing[i - 1], landing[random.Below(i)]);
 
   const Fate landing_fate = ChooseFate(random);

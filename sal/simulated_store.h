@@ -50,6 +50,8 @@ struct SimulatedWrite {
   std::vector<std::pair<uint64_t, uint64_t>> excluded;
 
   void ApplyTo(SimulatedImage& image) const;
+  // Takes away some of its units of `unit_bytes`: its end, its beginning, or any of them. A write of one stays whole.
+  void Tear(uint64_t unit_bytes, Random64& random);
 };
 
 // All that a disk holds, with its cache. Cheap to copy.
@@ -102,6 +104,10 @@ class SimulatedStore : public BlockStore {
 
   // What the disk holds after a crash now, or at the moment power failed. May be called again, with other seeds.
   SimulatedDisk Crash(uint64_t seed, CrashKind kind) const;
+  // For those who choose themselves what a power cut leaves: durable() and any of the writes of AtRisk(), whole or torn
+  // (ApplyTo). AtRisk() has the completed ones in the order of completion, then those in flight.
+  const SimulatedImage& durable() const { return disk_.durable; }
+  std::vector<SimulatedWrite> AtRisk() const;
   // What the disk holds, with its cache; without what is in flight.
   SimulatedDisk Image() const { return disk_; }
 

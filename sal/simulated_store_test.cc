@@ -141,6 +141,24 @@ TEST_F(SimulatedStoreTest, UnflushedWritesAreKeptDroppedOrTorn) {
   }
 }
 
+TEST_F(SimulatedStoreTest, WhoChoosesAmongTheWritesAtRiskGetsJustThoseOnTopOfWhatIsDurable) {
+  Start();
+  Write(3, 1);
+  Flush();
+  Write(3, 2);
+  SubmitWrite(4, 3);
+  const std::vector<SimulatedWrite> at_risk = store_->AtRisk();
+  ASSERT_EQ(at_risk.size(), 2u);
+  SimulatedImage image = store_->durable();
+  at_risk[1].ApplyTo(image);
+  EXPECT_EQ(Units(image, 3), All(1));
+  EXPECT_EQ(Units(image, 4), All(3));
+  std::vector<uint64_t> pages;
+  image.ForEachPage([&](uint64_t page, const std::byte*) { pages.push_back(page); });
+  EXPECT_EQ(pages, (std::vector<uint64_t>{3, 4}));
+  environment_.RunUntilIdle();
+}
+
 TEST_F(SimulatedStoreTest, AFlushCoversOnlyWhatHadCompletedWhenItWasSubmitted) {
   Start({.shortest_latency_ns = 1000, .longest_latency_ns = 100'000});
   bool seen = false;
