@@ -130,7 +130,9 @@ void ReportRecovery(const ServeOptions& options, const core::RecoveryReport& rec
 absl::Status ServeVolume(const ServeOptions& options, const std::string& source, const std::string& directory,
                          ServerEnvironment& environment, core::Engine& engine, const core::RecoveryReport& recovery,
                          std::optional<ServerLink>* link) {
-  ASSIGN_OR_RETURN(const std::unique_ptr<volume::Volume> volume, volume::Volume::Open(engine));
+  std::vector<std::string> warnings;
+  ASSIGN_OR_RETURN(const std::unique_ptr<volume::Volume> volume, volume::Volume::Open(engine, &warnings));
+  for (const std::string& warning : warnings) options.report(absl::StrCat("warning: ", warning));
   fuse::MountOptions mount = options.mount;
   if (engine.stats().read_only && !mount.read_only) {
     mount.read_only = true;

@@ -27,7 +27,6 @@ constexpr uint64_t kPrefetchGroups = 8;
 // A piece at the goal is taken rather than a longer one elsewhere from this length on.
 constexpr uint64_t kWorthwhileBlocks = 16;
 
-constexpr Block kFreeCountBlock = AllocationLayout::kFreeCountAddress / kBlockBytes;
 constexpr uint64_t kFreeCountOffset = AllocationLayout::kFreeCountAddress % kBlockBytes;
 
 std::string ToString(BlockRange range) { return absl::StrCat("blocks ", range.first, " to ", range.end() - 1); }
@@ -46,7 +45,9 @@ uint64_t AllocationLayout::usable_blocks() const {
   if (group_count_ == 0) return 0;
   const uint64_t blocks = (group_count_ - 1) * kGroupBlocks + BlocksIn(group_count_ - 1);
   const uint64_t summaries = (group_count_ - 1) / kSummaryGroups + 1;
-  return blocks - group_count_ - summaries - 1;
+  // The header, and both places of its copy.
+  const uint64_t headers = group_count_ > 1 ? 3 : 2;
+  return blocks - group_count_ - summaries - headers;
 }
 
 bool AllocationLayout::IsUsable(BlockRange range) const {
@@ -62,8 +63,9 @@ bool AllocationLayout::IsUsable(BlockRange range) const {
   return true;
 }
 
-Allocator::Allocator(uint64_t capacity_blocks)
+Allocator::Allocator(uint64_t capacity_blocks, Block count_block)
     : layout_(capacity_blocks),
+      count_block_(count_block),
       // In the smallest volumes data and metadata share a group: data begins a little behind.
       data_rotor_(layout_.group_count() > 1 ? kGroupBlocks : capacity_blocks / 8) {}
 
@@ -76,18 +78,27 @@ absl::Status Allocator::Format(Transaction& tx) {
   if (layout_.capacity_blocks() < kMinCapacityBlocks) {
     return absl::InvalidArgumentError(absl::StrCat("a volume of ", layout_.capacity_blocks(), " blocks is too small"));
   }
-  ASSIGN_OR_RETURN(std::byte* bytes, tx.Modify(kFreeCountBlock));
+  ASSIGN_OR_RETURN(std::byte* bytes, tx.Modify(count_block_));
   Store<uint64_t>(bytes + kFreeCountOffset, layout_.usable_blocks());
   return absl::OkStatus();
 }
 
 absl::StatusOr<uint64_t> Allocator::FreeBlocks(Transaction& tx) {
-  ASSIGN_OR_RETURN(const std::byte* bytes, tx.Read(kFreeCountBlock));
+  ASSIGN_OR_RETURN(const std::byte* bytes, tx.Read(count_block_));
   const auto count = Load<uint64_t>(bytes + kFreeCountOffset);
   if (count > layout_.usable_blocks()) {
     return absl::DataLossError(absl::StrCat("the volume counts ", count, " free blocks, more than it has"));
   }
   return count;
+}
+
+absl::StatusOr<uint64_t> Allocator::CountFreeBlocks(Transaction& tx) const {
+  uint64_t free = 0;
+  for (uint64_t group = 0; group < layout_.group_count(); ++group) {
+    ASSIGN_OR_RETURN(const std::byte* summary, tx.Read(AllocationLayout::SummaryBlock(group)));
+    free += FreeBySummary(summary, group);
+  }
+  return free;
 }
 
 absl::Status Allocator::AddToFreeCount(Transaction& tx, int64_t delta) {
@@ -96,7 +107,7 @@ absl::Status Allocator::AddToFreeCount(Transaction& tx, int64_t delta) {
   if ((delta < 0 && sum > count) || sum > layout_.usable_blocks()) {
     return absl::DataLossError(absl::StrCat("the volume counts ", count, " free blocks, which does not fit ", delta));
   }
-  ASSIGN_OR_RETURN(std::byte* bytes, tx.Modify(kFreeCountBlock));
+  ASSIGN_OR_RETURN(std::byte* bytes, tx.Modify(count_block_));
   Store<uint64_t>(bytes + kFreeCountOffset, sum);
   return absl::OkStatus();
 }

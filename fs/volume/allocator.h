@@ -37,9 +37,10 @@ class AllocationLayout {
  public:
   static constexpr uint64_t kGroupBlocks = 8 * core::kBlockBytes;    // 32768 blocks, 128 MiB
   static constexpr uint64_t kSummaryGroups = core::kBlockBytes / 2;  // 2048 groups, 256 GiB; a u16 each
-  // Reserved blocks at the start of a group: 0 the bitmap; in group 0, 1 the volume's header (fs/volume/format.h); in
-  // the first group of each summary, 2 the summary.
-  static constexpr uint64_t kBitmapIndex = 0, kHeaderIndex = 1, kSummaryIndex = 2, kMaxReserved = 3;
+  // Reserved blocks at the start of a group: 0 the bitmap; in group 0, 1 the volume's header (fs/volume/header.h); in
+  // the first group of each summary, 2 the summary. The header's copy is 1 in group 1, or 3 in group 0 if there is no
+  // other group.
+  static constexpr uint64_t kBitmapIndex = 0, kHeaderIndex = 1, kSummaryIndex = 2, kNearCopyIndex = 3, kMaxReserved = 4;
   // The number of free blocks: u64 in the volume's header, behind the bytes of fs/volume/format.h.
   static constexpr uint64_t kFreeCountAddress = 1 * core::kBlockBytes + 256;
 
@@ -58,11 +59,14 @@ class AllocationLayout {
   // Blocks of the group, reserved ones too.
   uint64_t BlocksIn(uint64_t group) const;
   static bool IsReserved(uint64_t group, uint64_t index) {
-    return index == kBitmapIndex || (index == kHeaderIndex && group == 0) ||
-           (index == kSummaryIndex && group % kSummaryGroups == 0);
+    return index == kBitmapIndex || (index == kHeaderIndex && group <= 1) ||
+           (index == kSummaryIndex && group % kSummaryGroups == 0) || (index == kNearCopyIndex && group == 0);
   }
   static uint64_t ReservedIn(uint64_t group) {
-    return 1 + (group == 0 ? 1 : 0) + (group % kSummaryGroups == 0 ? 1 : 0);
+    return 1 + (group <= 1 ? 1 : 0) + (group % kSummaryGroups == 0 ? 1 : 0) + (group == 0 ? 1 : 0);
+  }
+  core::Block HeaderCopyBlock() const {
+    return group_count_ > 1 ? kGroupBlocks + kHeaderIndex : core::Block{kNearCopyIndex};
   }
   uint64_t UsableIn(uint64_t group) const { return BlocksIn(group) - ReservedIn(group); }
   // Blocks that files and nodes can have, all groups together.
@@ -83,7 +87,9 @@ class Allocator {
   static constexpr uint64_t kGroupsForWanted = 8;
   static constexpr uint64_t kGroupsForMinimum = 64;
 
-  explicit Allocator(uint64_t capacity_blocks);
+  // `count_block`: where the number of free blocks is kept, kHeaderIndex; the copy's block where block 1 is lost and
+  // nothing may be written.
+  explicit Allocator(uint64_t capacity_blocks, core::Block count_block = AllocationLayout::kHeaderIndex);
 
   // Makes all blocks that are not reserved free; on a freshly formatted engine, before the header is written. Errors:
   // InvalidArgument (less than kMinCapacityBlocks).
@@ -102,6 +108,8 @@ class Allocator {
 
   // As of the transaction. Kept in the volume header, so that statfs needs no scan.
   absl::StatusOr<uint64_t> FreeBlocks(core::Transaction& tx);
+  // The same, added up from the summaries: one block for every 256 GiB.
+  absl::StatusOr<uint64_t> CountFreeBlocks(core::Transaction& tx) const;
   // What kData leaves free: 1 % of the capacity, at least 256 blocks and at most 16384, but never more than an eighth.
   // kMetadata leaves half of it, kFreeing nothing.
   uint64_t reserve_blocks() const;
@@ -136,6 +144,7 @@ class Allocator {
   absl::Status AddToFreeCount(core::Transaction& tx, int64_t delta);
 
   const AllocationLayout layout_;
+  const core::Block count_block_;
   // Where data without a goal, or with one that is taken, goes on. A hint.
   core::Block data_rotor_;
 };

@@ -182,10 +182,12 @@ TEST_F(AllocatorTest, ReservedBlocksAndTheTailAreNeverGiven) {
   // The last group has two blocks, too few for what a group may have to keep there.
   const uint64_t capacity = kGroup + 2;
   Start({.capacity_blocks = capacity});
-  EXPECT_EQ(allocator_->layout().usable_blocks(), kGroup - 3);
+  EXPECT_EQ(allocator_->layout().usable_blocks(), kGroup - 4);
   Fill(1000, SpaceUse::kFreeing);
   EXPECT_EQ(FreeBlocks(), 0u);
-  for (const Block block : {Block{0}, Block{1}, Block{2}, Block{kGroup}, Block{kGroup + 1}}) EXPECT_FALSE(used_[block]);
+  for (const Block block : {Block{0}, Block{1}, Block{2}, Block{3}, Block{kGroup}, Block{kGroup + 1}}) {
+    EXPECT_FALSE(used_[block]);
+  }
   Verify();
 }
 
@@ -206,7 +208,10 @@ TEST_F(AllocatorTest, LargeVolumesAreFormattedWithoutTouchingTheirGroups) {
   EXPECT_FALSE(allocator.layout().IsUsable({later + 2, 1}));
   EXPECT_TRUE(allocator.layout().IsUsable({later + 3, 1}));
   EXPECT_TRUE(allocator.layout().IsUsable({later + kGroup + 1, 1}));
-  EXPECT_EQ(allocator.layout().usable_blocks(), kCapacity - 65536 - 32 - 1);
+  // The header's copy.
+  EXPECT_FALSE(allocator.layout().IsUsable({kGroup + 1, 1}));
+  EXPECT_TRUE(allocator.layout().IsUsable({2 * kGroup + 1, 1}));
+  EXPECT_EQ(allocator.layout().usable_blocks(), kCapacity - 65536 - 32 - 3);
 }
 
 TEST_F(AllocatorTest, QuarantinedBlocksAreNotGivenUntilDurable) {

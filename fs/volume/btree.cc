@@ -28,7 +28,7 @@ absl::string_view ChildValue(const Block& block) { return {reinterpret_cast<cons
 
 absl::Status BTree::Format(Transaction& tx, Block block) {
   ASSIGN_OR_RETURN(std::byte* bytes, tx.Fresh(block));
-  NodeEditor::Format(bytes, block, 0);
+  NodeEditor::Format(bytes, block, 0, storage_->NodeVolume());
   return storage_->SetRoot(tx, {block, 1});
 }
 
@@ -236,7 +236,7 @@ absl::StatusOr<std::pair<Key, Block>> BTree::Split(Transaction& tx, NodeEditor& 
   if (node.HasRoomFor(value.size())) return absl::InternalError("a node is split that has room");
   ASSIGN_OR_RETURN(const Block block, storage_->AllocateNode(tx, node.block()));
   ASSIGN_OR_RETURN(std::byte* bytes, tx.Fresh(block));
-  NodeEditor right = NodeEditor::Format(bytes, block, node.level());
+  NodeEditor right = NodeEditor::Format(bytes, block, node.level(), storage_->NodeVolume());
 
   // `keep` items stay; the new one goes to the right of them if `index` >= keep and `new_goes_right`.
   uint32_t keep = node.count();
@@ -280,7 +280,7 @@ absl::Status BTree::GrowRoot(Transaction& tx, const Path& path, const Key& separ
   if (path.height == kMaxHeight) return absl::DataLossError("tree: it would grow too high");
   ASSIGN_OR_RETURN(const Block block, storage_->AllocateNode(tx, left));
   ASSIGN_OR_RETURN(std::byte* bytes, tx.Fresh(block));
-  NodeEditor root = NodeEditor::Format(bytes, block, path.height);
+  NodeEditor root = NodeEditor::Format(bytes, block, path.height, storage_->NodeVolume());
   RETURN_IF_ERROR(root.Insert(0, Key{}, ChildValue(left)));
   RETURN_IF_ERROR(root.Insert(1, separator, ChildValue(right)));
   return storage_->SetRoot(tx, {block, path.height + 1});
@@ -357,6 +357,93 @@ absl::Status BTree::RemoveChild(Transaction& tx, Block parent, uint32_t level, u
   return node.Remove(1);
 }
 
+absl::Status BTree::AttachLeaf(Transaction& tx, Block block) {
+  ASSIGN_OR_RETURN(const NodeView leaf, ReadNode(tx, block, 0));
+  if (leaf.count() == 0) return absl::InvalidArgumentError("the leaf is empty");
+  ASSIGN_OR_RETURN(const Key first, leaf.KeyAt(0));
+  ASSIGN_OR_RETURN(const Key last, leaf.KeyAt(leaf.count() - 1));
+  const absl::Status taken = absl::AlreadyExistsError(absl::StrCat("keys of leaf ", block, " overlap others"));
+  ASSIGN_OR_RETURN(const BTreeStorage::Root root, GetRoot(tx));
+  Path path;
+  path.height = root.height;
+  path.steps[root.height - 1].block = root.block;
+  std::optional<Key> high;  // what belongs to the leaf where `first` belongs is below it
+  for (uint32_t level = root.height - 1; level > 0; --level) {
+    ASSIGN_OR_RETURN(const NodeView node, ReadNode(tx, path.steps[level].block, level));
+    ASSIGN_OR_RETURN(const uint32_t index, node.ChildFor(first));
+    if (index + 1 < node.count()) {
+      ASSIGN_OR_RETURN(high, node.KeyAt(index + 1));
+    }
+    path.steps[level].index = index;
+    ASSIGN_OR_RETURN(path.steps[level - 1].block, node.ChildAt(index));
+  }
+  if (path.steps[0].block == block) return taken;
+  ASSIGN_OR_RETURN(const NodeView neighbour, ReadNode(tx, path.steps[0].block, 0));
+  if (neighbour.count() == 0) {  // an empty root
+    RETURN_IF_ERROR(storage_->FreeNode(tx, neighbour.block()));
+    return storage_->SetRoot(tx, {block, 1});
+  }
+  ASSIGN_OR_RETURN(const Key neighbour_first, neighbour.KeyAt(0));
+  ASSIGN_OR_RETURN(const Key neighbour_last, neighbour.KeyAt(neighbour.count() - 1));
+  const bool behind = neighbour_last < first;
+  if (!behind && last >= neighbour_first) return taken;
+  if (high.has_value() && last >= *high) return taken;
+  if (root.height == 1) {
+    if (behind) return GrowRoot(tx, path, first, block);
+    path.steps[0].block = block;
+    return GrowRoot(tx, path, neighbour_first, root.block);
+  }
+  for (uint32_t level = root.height - 1; level > 0; --level) {
+    ASSIGN_OR_RETURN(NodeEditor node, ModifyNode(tx, path.steps[level].block, level));
+    ASSIGN_OR_RETURN(const Key low, node.KeyAt(path.steps[level].index));
+    if (first < low) RETURN_IF_ERROR(node.SetKey(path.steps[level].index, first));
+  }
+  Step& parent = path.steps[1];
+  if (behind) {
+    ++parent.index;
+    return InsertAt(tx, path, 1, first, ChildValue(block));
+  }
+  // It takes the place of the neighbour, which begins where its own keys do from now on.
+  ASSIGN_OR_RETURN(NodeEditor node, ModifyNode(tx, parent.block, 1));
+  RETURN_IF_ERROR(node.ReplaceInPlace(parent.index, ChildValue(block)));
+  ++parent.index;
+  return InsertAt(tx, path, 1, neighbour_first, ChildValue(neighbour.block()));
+}
+
+absl::Status BTree::Detach(Transaction& tx, const Key& key, Block block, uint32_t level) {
+  ASSIGN_OR_RETURN(const BTreeStorage::Root root, storage_->GetRoot(tx));
+  if (root.block == block && root.height == level + 1) {
+    ASSIGN_OR_RETURN(const Block fresh, storage_->AllocateNode(tx, 0));
+    return Format(tx, fresh);
+  }
+  if (root.height < 1 || root.height > kMaxHeight || level + 1 >= root.height) {
+    return absl::NotFoundError(absl::StrCat("the tree has no node ", block, " of level ", level));
+  }
+  // The lowest node above it that keeps something, and the nodes between.
+  Step keeper;
+  uint32_t keeper_level = root.height - 1;
+  std::vector<Block> single;
+  Block at = root.block;
+  for (uint32_t height = root.height - 1; height > level; --height) {
+    ASSIGN_OR_RETURN(const NodeView node, ReadNode(tx, at, height));
+    ASSIGN_OR_RETURN(const uint32_t index, node.ChildFor(key));
+    if (node.count() > 1 || height == root.height - 1) {
+      keeper = {at, index};
+      keeper_level = height;
+      single.clear();
+    } else {
+      single.push_back(at);
+    }
+    ASSIGN_OR_RETURN(at, node.ChildAt(index));
+  }
+  if (at != block) return absl::NotFoundError(absl::StrCat("node ", block, " hangs elsewhere by now"));
+  for (const Block node : single) RETURN_IF_ERROR(storage_->FreeNode(tx, node));
+  RETURN_IF_ERROR(RemoveChild(tx, keeper.block, keeper_level, keeper.index));
+  const absl::Status shrunk = ShrinkRoot(tx);
+  // The child that became the root may be damaged, too: that shows when the tree is read again.
+  return absl::IsDataLoss(shrunk) ? absl::OkStatus() : shrunk;
+}
+
 absl::Status BTree::ShrinkRoot(Transaction& tx) {
   ASSIGN_OR_RETURN(BTreeStorage::Root root, GetRoot(tx));
   while (root.height > 1) {
@@ -364,7 +451,7 @@ absl::Status BTree::ShrinkRoot(Transaction& tx) {
     if (node.count() > 1) return absl::OkStatus();
     if (node.count() == 0) {
       ASSIGN_OR_RETURN(std::byte* bytes, tx.Modify(root.block));
-      NodeEditor::Format(bytes, root.block, 0);
+      NodeEditor::Format(bytes, root.block, 0, storage_->NodeVolume());
       return storage_->SetRoot(tx, {root.block, 1});
     }
     ASSIGN_OR_RETURN(const Block child, node.ChildAt(0));

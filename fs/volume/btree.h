@@ -52,8 +52,11 @@ class BTreeStorage {
   };
   virtual absl::StatusOr<Root> GetRoot(core::Transaction& tx) = 0;
   virtual absl::Status SetRoot(core::Transaction& tx, Root root) = 0;
+  // What stands in every node, so that fsck knows this volume's when it looks for lost ones.
+  virtual uint64_t NodeVolume() const { return 0; }
   // A free block for a node; the caller makes it Fresh(). Errors: ResourceExhausted, Unavailable.
   virtual absl::StatusOr<core::Block> AllocateNode(core::Transaction& tx, core::Block near) = 0;
+  // Frees `block` and makes it zeros.
   virtual absl::Status FreeNode(core::Transaction& tx, core::Block block) = 0;
 };
 
@@ -88,6 +91,15 @@ class BTree {
   absl::Status Put(core::Transaction& tx, const Key& key, absl::string_view value);
   // Removes `key`; NotFound if it is not there. Empty nodes are freed, thin neighbours joined.
   absl::Status Erase(core::Transaction& tx, const Key& key);
+
+  // --- For fsck ---
+
+  // Hangs `leaf`, a good node of level 0 with items that is not in the tree, into it. AlreadyExists: keys of the tree
+  // lie between its first and its last, or its place spans two nodes.
+  absl::Status AttachLeaf(core::Transaction& tx, core::Block leaf);
+  // Takes node `block` of `level`, which `key` leads to, out of the tree as it is, with the inner nodes that have no
+  // other child; it is not read. A root is replaced by an empty one. NotFound: another node is there.
+  absl::Status Detach(core::Transaction& tx, const Key& key, core::Block block, uint32_t level);
 
  private:
   // The way from the root to a leaf; steps[level] for each level.

@@ -40,6 +40,8 @@ absl::Status NodeView::Corrupt(absl::string_view what) const {
   return absl::DataLossError(absl::StrCat("tree node in block ", block_, ": ", what));
 }
 
+uint64_t NodeView::volume() const { return Load<uint64_t>(bytes_ + kNodeVolumeOffset); }
+
 void NodeView::LoadHeader() {
   level_ = Load<uint16_t>(bytes_ + kNodeLevelOffset);
   count_ = Load<uint16_t>(bytes_ + kNodeCountOffset);
@@ -127,9 +129,7 @@ absl::StatusOr<core::Block> NodeView::ChildAt(uint32_t index) const {
 }
 
 absl::Status NodeView::CheckAll() const {
-  if (Load<uint32_t>(bytes_ + kNodeReserved1Offset) != 0 || Load<uint64_t>(bytes_ + kNodeReserved2Offset) != 0) {
-    return Corrupt("reserved bytes are not zero");
-  }
+  if (Load<uint32_t>(bytes_ + kNodeReserved1Offset) != 0) return Corrupt("reserved bytes are not zero");
   uint64_t cell_bytes = 0;
   std::vector<std::pair<uint32_t, uint32_t>> places;  // offset, end
   places.reserve(count_);
@@ -160,16 +160,19 @@ absl::StatusOr<NodeEditor> NodeEditor::Open(std::byte* bytes, core::Block block,
   return node;
 }
 
-NodeEditor NodeEditor::Format(std::byte* bytes, core::Block block, uint32_t level) {
+NodeEditor NodeEditor::Format(std::byte* bytes, core::Block block, uint32_t level, uint64_t volume) {
   std::memset(bytes, 0, kBlockBytes);
   Store<uint32_t>(bytes + kNodeMagicOffset, kNodeMagic);
   Store<uint16_t>(bytes + kNodeLevelOffset, static_cast<uint16_t>(level));
   Store<uint16_t>(bytes + kNodeHeapOffset, kBlockBytes);
   Store<uint64_t>(bytes + kNodeBlockOffset, block);
+  Store<uint64_t>(bytes + kNodeVolumeOffset, volume);
   NodeEditor node(bytes, block);
   node.LoadHeader();
   return node;
 }
+
+void NodeEditor::SetVolume(uint64_t volume) { Store<uint64_t>(mutable_bytes_ + kNodeVolumeOffset, volume); }
 
 void NodeEditor::StoreHeader() {
   Store<uint16_t>(mutable_bytes_ + kNodeCountOffset, static_cast<uint16_t>(count_));

@@ -34,7 +34,7 @@ inline constexpr uint64_t kNodeHeapOffset = 8;        // u16; no cell begins bel
 inline constexpr uint64_t kNodeGarbageOffset = 10;    // u16; bytes behind it that belong to no cell
 inline constexpr uint64_t kNodeReserved1Offset = 12;  // u32
 inline constexpr uint64_t kNodeBlockOffset = 16;      // u64; the node's own block
-inline constexpr uint64_t kNodeReserved2Offset = 24;  // u64
+inline constexpr uint64_t kNodeVolumeOffset = 24;     // u64; the hash_seed of the volume it belongs to
 inline constexpr uint64_t kNodeHeaderBytes = 32;
 
 inline constexpr uint64_t kSlotBytes = 2;         // u16; where the cell begins
@@ -43,7 +43,7 @@ inline constexpr uint64_t kChildBytes = 8;        // the value of an inner node'
 inline constexpr uint64_t kNodeRoomBytes = core::kBlockBytes - kNodeHeaderBytes;
 inline constexpr uint32_t kMaxNodeItems = kNodeRoomBytes / (kSlotBytes + kCellHeaderBytes);
 
-static_assert(kNodeReserved2Offset + 8 == kNodeHeaderBytes);
+static_assert(kNodeVolumeOffset + 8 == kNodeHeaderBytes);
 static_assert(3 * (kSlotBytes + kCellHeaderBytes + BTree::kMaxValueBytes) <= kNodeRoomBytes);
 
 // What an item of `value_bytes` takes of a node's room.
@@ -56,6 +56,7 @@ class NodeView {
   static absl::StatusOr<NodeView> Open(const std::byte* bytes, core::Block block, uint32_t level);
 
   core::Block block() const { return block_; }
+  uint64_t volume() const;
   uint32_t level() const { return level_; }
   uint32_t count() const { return count_; }
   // Room that items take, if the header is right.
@@ -71,7 +72,8 @@ class NodeView {
   absl::StatusOr<BTree::Item> ItemAt(uint32_t index) const;
   absl::StatusOr<core::Block> ChildAt(uint32_t index) const;
 
-  // Checks everything: cells in bounds, apart from each other and accounted for, keys ascending, reserved bytes zero.
+  // Checks everything but volume(): cells in bounds, apart from each other and accounted for, keys ascending, reserved
+  // bytes zero.
   absl::Status CheckAll() const;
 
  protected:
@@ -98,7 +100,7 @@ class NodeEditor : public NodeView {
   // Errors: DataLoss.
   static absl::StatusOr<NodeEditor> Open(std::byte* bytes, core::Block block, uint32_t level);
   // Makes `bytes`, whatever they hold, an empty node.
-  static NodeEditor Format(std::byte* bytes, core::Block block, uint32_t level);
+  static NodeEditor Format(std::byte* bytes, core::Block block, uint32_t level, uint64_t volume);
 
   // Whether an item of this size can be inserted.
   bool HasRoomFor(uint64_t value_bytes) const { return live_bytes() + ItemBytes(value_bytes) <= kNodeRoomBytes; }
@@ -109,6 +111,7 @@ class NodeEditor : public NodeView {
   absl::Status ReplaceInPlace(uint32_t index, absl::string_view value);
   // Gives item `index` another key, which must keep the order.
   absl::Status SetKey(uint32_t index, const Key& key);
+  void SetVolume(uint64_t volume);
   // Drops the items from `count` on.
   absl::Status Truncate(uint32_t count);
 

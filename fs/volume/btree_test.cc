@@ -316,9 +316,10 @@ TEST_F(BTreeTest, ANodeLooksAsTheFormatSays) {
   // The example in docs/format-volume.md#the-tree.
   std::array<std::byte, core::kBlockBytes> bytes;
   bytes.fill(std::byte{0xee});
-  ASSERT_TRUE(NodeEditor::Format(bytes.data(), 7, 0).Insert(0, {1, 1, 0}, "ab").ok());
+  ASSERT_TRUE(NodeEditor::Format(bytes.data(), 7, 0, 0x1122334455667788).Insert(0, {1, 1, 0}, "ab").ok());
   std::array<uint8_t, core::kBlockBytes> expected = {0x54, 0x52, 0x45, 0x45, 0, 0, 1, 0, 0xeb, 0x0f};
   expected[0x10] = 7;
+  for (uint8_t i = 0; i < 8; ++i) expected[0x18 + i] = static_cast<uint8_t>(0x11 * (8 - i));
   expected[0x20] = 0xeb;
   expected[0x21] = 0x0f;
   expected[0xfeb] = 1;

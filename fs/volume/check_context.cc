@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "fs/volume/header.h"
 #include "fs/volume/volume.h"
 #include "sal/status_macros.h"
 
@@ -108,11 +109,7 @@ absl::StatusOr<std::optional<Inode>> CheckContext::FindInode(uint64_t ino) {
 }
 
 absl::Status CheckContext::UpdateHeader(core::Transaction& tx, absl::FunctionRef<void(VolumeHeader&)> update) {
-  ASSIGN_OR_RETURN(std::byte* bytes, tx.Modify(kHeaderBlock));
-  ASSIGN_OR_RETURN(VolumeHeader header, DecodeHeader(bytes));
-  update(header);
-  EncodeHeader(header, bytes);
-  return absl::OkStatus();
+  return volume::UpdateHeader(tx, update);
 }
 
 absl::StatusOr<BTreeStorage::Root> CheckContext::GetRoot(core::Transaction& tx) {
@@ -134,6 +131,7 @@ absl::StatusOr<core::Block> CheckContext::AllocateNode(core::Transaction& tx, co
 }
 
 absl::Status CheckContext::FreeNode(core::Transaction& tx, core::Block block) {
+  RETURN_IF_ERROR(tx.Zero(block * core::kBlockBytes, core::kBlockBytes));
   return allocator_.Free(tx, {block, 1});
 }
 

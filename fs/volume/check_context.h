@@ -87,6 +87,7 @@ class CheckContext : public BTreeStorage {
   absl::Status SetRoot(core::Transaction& tx, Root root) override;
   absl::StatusOr<core::Block> AllocateNode(core::Transaction& tx, core::Block near) override;
   absl::Status FreeNode(core::Transaction& tx, core::Block block) override;
+  uint64_t NodeVolume() const override { return header_.hash_seed; }
 
  private:
   absl::StatusOr<std::vector<std::string>> LoadBucket(core::Transaction& tx, const Key& key);

@@ -280,52 +280,12 @@ class SpaceCheck {
     if (!context_.may_fix()) return false;
     const uint64_t before = context_.fixes();
     for (const WalkBatch::BadNode& bad : bad_nodes_) {
-      if (bad.level == 0) RETURN_IF_ERROR(context_.Fix([&](Transaction& tx) { return DropLeaf(tx, bad); }));
+      if (bad.level == 0) RETURN_IF_ERROR(context_.Fix([&](Transaction& tx) { return context_.tree().Detach(tx, bad.low, bad.block, 0); }));
     }
     for (const Key& key : drops_) {
       RETURN_IF_ERROR(context_.Fix([&](Transaction& tx) { return context_.EraseItem(tx, key); }));
     }
     return context_.fixes() > before;
-  }
-
-  // Takes a damaged leaf out of the tree, with the inner nodes that have no other child.
-  absl::Status DropLeaf(Transaction& tx, const WalkBatch::BadNode& leaf) {
-    ASSIGN_OR_RETURN(const BTreeStorage::Root root, context_.GetRoot(tx));
-    if (leaf.root) {
-      RETURN_IF_ERROR(tx.Zero(root.block * kBlockBytes, kBlockBytes));
-      return context_.tree().Format(tx, root.block);
-    }
-    // The lowest inner node above it that keeps something, and the nodes between.
-    Block keeper = root.block;
-    uint32_t keeper_level = root.height - 1, keeper_index = 0;
-    std::vector<Block> single;
-    Block block = root.block;
-    for (uint32_t level = root.height - 1; level > 0; --level) {
-      ASSIGN_OR_RETURN(const std::byte* bytes, tx.Read(block));
-      ASSIGN_OR_RETURN(const NodeView node, NodeView::Open(bytes, block, level));
-      ASSIGN_OR_RETURN(const uint32_t index, node.ChildFor(leaf.low));
-      if (node.count() > 1 || level == root.height - 1) {
-        keeper = block;
-        keeper_level = level;
-        keeper_index = index;
-        single.clear();
-      } else {
-        single.push_back(block);
-      }
-      ASSIGN_OR_RETURN(block, node.ChildAt(index));
-    }
-    if (block != leaf.block) return absl::NotFoundError("the damaged leaf hangs elsewhere by now");
-    for (const Block node : single) RETURN_IF_ERROR(context_.FreeNode(tx, node));
-    ASSIGN_OR_RETURN(std::byte* bytes, tx.Modify(keeper));
-    ASSIGN_OR_RETURN(NodeEditor node, NodeEditor::Open(bytes, keeper, keeper_level));
-    if (node.count() == 1) {  // the root, and nothing is left
-      NodeEditor::Format(bytes, keeper, 0);
-      return context_.SetRoot(tx, {keeper, 1});
-    }
-    if (keeper_index > 0) return node.Remove(keeper_index);
-    ASSIGN_OR_RETURN(const Block second, node.ChildAt(1));
-    RETURN_IF_ERROR(node.ReplaceInPlace(0, {reinterpret_cast<const char*>(&second), sizeof(second)}));
-    return node.Remove(1);
   }
 
   CheckContext& context_;

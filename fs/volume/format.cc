@@ -21,7 +21,7 @@ struct DiskHeader {
   uint64_t capacity_blocks;
   uint64_t root_block;
   uint32_t root_height;
-  uint32_t reserved0;
+  uint32_t flags;
   uint64_t next_ino;
   uint64_t hash_seed;
   uint64_t inode_count;
@@ -91,7 +91,7 @@ void EncodeHeader(const VolumeHeader& header, std::byte* bytes) {
       .capacity_blocks = header.capacity_blocks,
       .root_block = header.root_block,
       .root_height = header.root_height,
-      .reserved0 = 0,
+      .flags = header.flags,
       .next_ino = header.next_ino,
       .hash_seed = header.hash_seed,
       .inode_count = header.inode_count,
@@ -112,10 +112,10 @@ absl::StatusOr<VolumeHeader> DecodeHeader(const std::byte* bytes) {
                                                       disk.version_minor, ", this program knows ", kVersionMajor));
   }
   if (disk.root_block == 0 || disk.root_block >= disk.capacity_blocks || disk.root_height == 0 ||
-      disk.next_ino < 2) {
+      disk.next_ino < 2 || disk.next_ino > kMaxIno || (disk.flags & ~kHeaderGathering) != 0) {
     return absl::DataLossError(absl::StrCat("The volume header makes no sense: root block ", disk.root_block,
                                             ", height ", disk.root_height, ", capacity ", disk.capacity_blocks,
-                                            ", next inode ", disk.next_ino));
+                                            ", next inode ", disk.next_ino, ", flags ", disk.flags));
   }
   return VolumeHeader{
       .version_major = disk.version_major,
@@ -123,6 +123,7 @@ absl::StatusOr<VolumeHeader> DecodeHeader(const std::byte* bytes) {
       .capacity_blocks = disk.capacity_blocks,
       .root_block = disk.root_block,
       .root_height = disk.root_height,
+      .flags = disk.flags,
       .next_ino = disk.next_ino,
       .hash_seed = disk.hash_seed,
       .inode_count = disk.inode_count,

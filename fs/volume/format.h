@@ -1,4 +1,4 @@
-// What lies on the byte device of a volume: the header in block 1, and the items of the tree.
+// What lies on the byte device of a volume: the header in block 1 (and its copy), and the items of the tree.
 //
 // Everything is little-endian, fixed in width and without padding; reserved bytes are zero. Encoding and decoding is
 // done here and nowhere else. Blocks carry the engine's checksums, so decoding checks meaning, not bit errors; what
@@ -27,9 +27,11 @@ namespace stagefs::volume {
 
 inline constexpr core::Block kHeaderBlock = 1;
 inline constexpr uint64_t kVolumeMagic = 0x4c4f564547415453;  // "STAGEVOL"
-inline constexpr uint32_t kVersionMajor = 1;
+inline constexpr uint32_t kVersionMajor = 2;
 inline constexpr uint32_t kVersionMinor = 0;
 inline constexpr uint64_t kHeaderBytes = 256;
+// Inode numbers are below this one: no volume lives to use them up, so what is higher is no inode.
+inline constexpr uint64_t kMaxIno = uint64_t{1} << 62;
 
 struct VolumeHeader {
   uint32_t version_major = kVersionMajor;
@@ -37,11 +39,18 @@ struct VolumeHeader {
   uint64_t capacity_blocks = 0;
   core::Block root_block = 0;
   uint32_t root_height = 0;
+  uint32_t flags = 0;
   uint64_t next_ino = 0;     // never given to an inode yet
-  uint64_t hash_seed = 0;    // of HashName()
+  uint64_t hash_seed = 0;    // of HashName(); tells the volume's nodes from others' too
   uint64_t inode_count = 0;  // inodes that exist, orphans too
   int64_t created_ns = 0;
+
+  friend bool operator==(const VolumeHeader&, const VolumeHeader&) = default;
 };
+
+// A repair lost an inner node of the tree and is putting the leaves that hung below it back, one by one. Until that is
+// over the tree lacks some of what the volume holds: the volume must not be used, nor space that looks lost be freed.
+inline constexpr uint32_t kHeaderGathering = 1;
 
 // `bytes` has at least kHeaderBytes bytes. Encoding leaves what follows them alone.
 void EncodeHeader(const VolumeHeader& header, std::byte* bytes);

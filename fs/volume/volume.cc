@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "fs/volume/format.h"
+#include "fs/volume/header.h"
 #include "fs/volume/inode.h"
 #include "fs/volume/volume_impl.h"
 #include "sal/environment.h"
@@ -41,6 +42,47 @@ absl::Status WaitUntilDurable(core::Engine& engine, core::Lsn lsn) {
   return result;
 }
 
+absl::StatusOr<VolumeHeader> HeaderIn(core::Engine& engine, core::Block block) {
+  absl::StatusOr<VolumeHeader> header;
+  RETURN_IF_ERROR(RunAndWait(engine, [&](core::Transaction& tx) -> absl::Status {
+                    header = ReadHeader(tx, block);
+                    return header.status();
+                  }).status());
+  if (header->capacity_blocks > engine.capacity_blocks()) {
+    return absl::DataLossError(absl::StrCat("The volume has ", header->capacity_blocks, " blocks, the device below it ",
+                                            engine.capacity_blocks()));
+  }
+  return header;
+}
+
+// Writes block 1 anew from its copy: what the copy does not know is counted.
+absl::Status RestoreHeader(core::Engine& engine, VolumeHeader header, core::Block copy_block) {
+  constexpr uint64_t kItemsPerBody = 10000;
+  VolumeState state(engine, header.capacity_blocks, header.hash_seed, kEveryHashBit, copy_block);
+  header.inode_count = 0;
+  std::optional<Key> next = Key{};
+  while (next.has_value()) {
+    const Key first = *next;
+    uint64_t inodes = 0;
+    RETURN_IF_ERROR(RunAndWait(engine, [&](core::Transaction& tx) {
+                      inodes = 0;
+                      next = std::nullopt;
+                      uint64_t items = 0;
+                      return state.tree().Scan(tx, first, Key{~uint64_t{0}, 0xff, ~uint64_t{0}},
+                                               [&](const BTree::Item& item) {
+                                                 if (items++ == kItemsPerBody) next = item.key;
+                                                 if (!next.has_value() && item.key.kind == kKindInode) ++inodes;
+                                                 return !next.has_value();
+                                               });
+                    }).status());
+    header.inode_count += inodes;
+  }
+  return RunAndWait(engine, [&](core::Transaction& tx) -> absl::Status {
+           ASSIGN_OR_RETURN(const uint64_t free_blocks, state.allocator().CountFreeBlocks(tx));
+           return RewriteHeader(tx, header, free_blocks);
+         }).status();
+}
+
 }  // namespace
 
 absl::Status Volume::Format(core::Engine& engine, const VolumeFormatOptions& options) {
@@ -60,6 +102,7 @@ absl::Status Volume::Format(core::Engine& engine, const VolumeFormatOptions& opt
     ASSIGN_OR_RETURN(std::byte* const bytes, tx.Modify(kHeaderBlock));
     EncodeHeader(header, bytes);
     RETURN_IF_ERROR(state.tree().Format(tx, header.root_block));
+    RETURN_IF_ERROR(RewriteHeaderCopy(tx, header));
     Inode root;
     root.mode = S_IFDIR | (options.root_mode & 07777);
     root.nlink = 2;
@@ -73,24 +116,36 @@ absl::Status Volume::Format(core::Engine& engine, const VolumeFormatOptions& opt
   return WaitUntilDurable(engine, *lsn);
 }
 
-absl::StatusOr<std::unique_ptr<Volume>> Volume::Open(core::Engine& engine) {
-  return VolumeImpl::Open(engine, kEveryHashBit);
+absl::StatusOr<std::unique_ptr<Volume>> Volume::Open(core::Engine& engine, std::vector<std::string>* warnings) {
+  return VolumeImpl::Open(engine, kEveryHashBit, warnings);
 }
 
-absl::StatusOr<std::unique_ptr<VolumeImpl>> VolumeImpl::Open(core::Engine& engine, uint64_t hash_mask) {
-  std::optional<VolumeHeader> header;
-  RETURN_IF_ERROR(RunAndWait(engine, [&](core::Transaction& tx) -> absl::Status {
-                    ASSIGN_OR_RETURN(const std::byte* const bytes, tx.Read(kHeaderBlock));
-                    ASSIGN_OR_RETURN(header, DecodeHeader(bytes));
-                    return absl::OkStatus();
-                  }).status());
-  if (header->capacity_blocks > engine.capacity_blocks()) {
-    return absl::DataLossError(absl::StrCat("The volume has ", header->capacity_blocks, " blocks, the device below it ",
-                                            engine.capacity_blocks()));
+absl::StatusOr<std::unique_ptr<VolumeImpl>> VolumeImpl::Open(core::Engine& engine, uint64_t hash_mask,
+                                                             std::vector<std::string>* warnings) {
+  const bool read_only = engine.stats().read_only;
+  core::Block header_block = kHeaderBlock;
+  absl::StatusOr<VolumeHeader> header = HeaderIn(engine, kHeaderBlock);
+  // A version from the future is no damage.
+  if (absl::IsDataLoss(header.status()) || absl::IsInvalidArgument(header.status())) {
+    const absl::Status why = header.status();
+    header_block = HeaderCopyBlock(engine.capacity_blocks());
+    header = HeaderIn(engine, header_block);
+    if (!header.ok()) return why;
+    if (!read_only) {
+      RETURN_IF_ERROR(RestoreHeader(engine, *header, header_block));
+      header_block = kHeaderBlock;
+    }
+    if (warnings != nullptr) {
+      warnings->push_back(absl::StrCat("The volume header is lost (", why.message(), "); its copy is used",
+                                       read_only ? "" : ", and the header written anew"));
+    }
   }
-  std::unique_ptr<VolumeImpl> volume(new VolumeImpl(engine, *header, hash_mask));
-  const core::EngineStats stats = engine.stats();
-  if (!stats.read_only) volume->remover_.StartRecovery();
+  RETURN_IF_ERROR(header.status());
+  if ((header->flags & kHeaderGathering) != 0) {
+    return absl::FailedPreconditionError("A repair of the volume was interrupted: stagefs fsck -y has to finish it");
+  }
+  std::unique_ptr<VolumeImpl> volume(new VolumeImpl(engine, *header, header_block, hash_mask));
+  if (!read_only) volume->remover_.StartRecovery();
   return volume;
 }
 

@@ -92,8 +92,12 @@ class Volume {
   // Makes an empty file system on a freshly formatted engine. Blocks; durable on return.
   static absl::Status Format(core::Engine& engine, const VolumeFormatOptions& options);
   // Opens it, and goes on in the background with what a crash interrupted (removal of orphans). Blocks. `engine` must
-  // outlive the volume. On a read-only engine nothing is changed.
-  static absl::StatusOr<std::unique_ptr<Volume>> Open(core::Engine& engine);
+  // outlive the volume. On a read-only engine nothing is changed. If the header is lost its copy is used, and the header
+  // written anew if that may be; `warnings`, if given, gets a line for the user. Errors: InvalidArgument (no volume
+  // here), FailedPrecondition (a version from the future; an interrupted repair that fsck has to finish), DataLoss, or
+  // the engine's.
+  static absl::StatusOr<std::unique_ptr<Volume>> Open(core::Engine& engine,
+                                                      std::vector<std::string>* warnings = nullptr);
   virtual ~Volume() = default;
   // Waits for background work; then no operation may be started. The engine is closed by its owner.
   virtual void Close() = 0;

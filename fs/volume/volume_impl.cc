@@ -80,8 +80,8 @@ absl::Status FillStatFs(VolumeState& state, Change& change, StatFs* result) {
 
 }  // namespace
 
-VolumeImpl::VolumeImpl(core::Engine& engine, const VolumeHeader& header, uint64_t hash_mask)
-    : state_(engine, header.capacity_blocks, header.hash_seed, hash_mask),
+VolumeImpl::VolumeImpl(core::Engine& engine, const VolumeHeader& header, core::Block header_block, uint64_t hash_mask)
+    : state_(engine, header.capacity_blocks, header.hash_seed, hash_mask, header_block),
       remover_(state_),
       released_(engine.environment().NewEvent()) {}
 

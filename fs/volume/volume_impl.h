@@ -6,6 +6,8 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "fs/volume/orphans.h"
 #include "fs/volume/volume.h"
@@ -19,7 +21,8 @@ class VolumeImpl : public Volume {
  public:
   // Volume::Open() for those who know more. `hash_mask` is and-ed to the hashes of names: all ones, except in tests
   // that want names to collide; it must be the same whenever a volume is opened.
-  static absl::StatusOr<std::unique_ptr<VolumeImpl>> Open(core::Engine& engine, uint64_t hash_mask);
+  static absl::StatusOr<std::unique_ptr<VolumeImpl>> Open(core::Engine& engine, uint64_t hash_mask,
+                                                          std::vector<std::string>* warnings = nullptr);
   ~VolumeImpl() override;
 
   void Close() override;
@@ -60,7 +63,7 @@ class VolumeImpl : public Volume {
   core::Engine& engine() override { return state_.engine(); }
 
  private:
-  VolumeImpl(core::Engine& engine, const VolumeHeader& header, uint64_t hash_mask);
+  VolumeImpl(core::Engine& engine, const VolumeHeader& header, core::Block header_block, uint64_t hash_mask);
 
   // Runs the part of Allocate() that begins at `offset`, then the rest.
   void AllocateFrom(Ino ino, int mode, uint64_t offset, uint64_t end, StatusCallback done);

@@ -1,16 +1,19 @@
 #include "fs/volume/volume_state.h"
 
 #include "absl/strings/str_cat.h"
+#include "fs/volume/header.h"
 #include "sal/status_macros.h"
 
 namespace stagefs::volume {
 
-VolumeState::VolumeState(core::Engine& engine, uint64_t capacity_blocks, uint64_t hash_seed, uint64_t hash_mask)
+VolumeState::VolumeState(core::Engine& engine, uint64_t capacity_blocks, uint64_t hash_seed, uint64_t hash_mask,
+                         core::Block header_block)
     : engine_(engine),
       capacity_blocks_(capacity_blocks),
       hash_seed_(hash_seed),
       hash_mask_(hash_mask),
-      allocator_(capacity_blocks),
+      header_block_(header_block),
+      allocator_(capacity_blocks, header_block),
       tree_(this, capacity_blocks) {}
 
 uint64_t VolumeState::HashOf(absl::string_view name) const {
@@ -19,16 +22,11 @@ uint64_t VolumeState::HashOf(absl::string_view name) const {
 }
 
 absl::StatusOr<VolumeHeader> VolumeState::Header(core::Transaction& tx) {
-  ASSIGN_OR_RETURN(const std::byte* const bytes, tx.Read(kHeaderBlock));
-  return DecodeHeader(bytes);
+  return ReadHeader(tx, header_block_);
 }
 
 absl::Status VolumeState::UpdateHeader(core::Transaction& tx, absl::FunctionRef<void(VolumeHeader&)> update) {
-  ASSIGN_OR_RETURN(std::byte* const bytes, tx.Modify(kHeaderBlock));
-  ASSIGN_OR_RETURN(VolumeHeader header, DecodeHeader(bytes));
-  update(header);
-  EncodeHeader(header, bytes);
-  return absl::OkStatus();
+  return volume::UpdateHeader(tx, update);
 }
 
 absl::Status VolumeState::Erase(core::Transaction& tx, const Key& key) {
@@ -56,6 +54,8 @@ absl::StatusOr<core::Block> VolumeState::AllocateNode(core::Transaction& tx, cor
 }
 
 absl::Status VolumeState::FreeNode(core::Transaction& tx, core::Block block) {
+  // What is free never looks like a node: fsck may believe what it finds when it looks for lost ones.
+  RETURN_IF_ERROR(tx.Zero(block * core::kBlockBytes, core::kBlockBytes));
   return allocator_.Free(tx, {.first = block, .count = 1});
 }
 

@@ -48,7 +48,9 @@ class VolumeState : public BTreeStorage {
   static constexpr uint64_t kExtentThresholdBytes = 64 << 10;
 
   // `engine` must outlive this object.
-  VolumeState(core::Engine& engine, uint64_t capacity_blocks, uint64_t hash_seed, uint64_t hash_mask);
+  // `header_block`: kHeaderBlock, or the copy's where nothing may be written and block 1 is lost.
+  VolumeState(core::Engine& engine, uint64_t capacity_blocks, uint64_t hash_seed, uint64_t hash_mask,
+              core::Block header_block = kHeaderBlock);
 
   core::Engine& engine() { return engine_; }
   BTree& tree() { return tree_; }
@@ -74,6 +76,7 @@ class VolumeState : public BTreeStorage {
   absl::Status SetRoot(core::Transaction& tx, Root root) override;
   absl::StatusOr<core::Block> AllocateNode(core::Transaction& tx, core::Block near) override;
   absl::Status FreeNode(core::Transaction& tx, core::Block block) override;
+  uint64_t NodeVolume() const override { return hash_seed_; }
 
   // --- Openers ---
   bool IsOpen(Ino ino) const { return open_.contains(ino); }
@@ -99,6 +102,7 @@ class VolumeState : public BTreeStorage {
   const uint64_t capacity_blocks_;
   const uint64_t hash_seed_;
   const uint64_t hash_mask_;
+  const core::Block header_block_;
   Allocator allocator_;
   BTree tree_;
   SpaceUse node_use_ = SpaceUse::kMetadata;
