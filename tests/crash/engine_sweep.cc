@@ -1,6 +1,7 @@
 #include "tests/crash/engine_sweep.h"
 
 #include <algorithm>
+#include <memory>
 #include <optional>
 #include <utility>
 
@@ -8,19 +9,13 @@
 #include "absl/strings/str_join.h"
 #include "core/format.h"
 #include "sal/status_macros.h"
+#include "tests/crash/cut_recovery.h"
 
 namespace stagefs::crash {
 namespace {
 
 using core::Lsn;
 using CrashKind = sal::SimulatedStore::CrashKind;
-
-absl::Status Within(absl::string_view where, const absl::Status& status) {
-  if (status.ok()) return status;
-  return absl::InternalError(absl::StrCat(where, ": ", status.message()));
-}
-
-const char* Name(CrashKind kind) { return kind == CrashKind::kPowerCut ? "power cut" : "kill"; }
 
 // Damages the newer of two good superblocks. False if they are not both good, or equally new.
 bool DecayNewestSuperblock(sal::SimulatedDisk& disk) {
@@ -155,21 +150,17 @@ absl::Status EngineSweep::CheckCrash(const Crashed& crashed) {
 // Recovery is cut at request `first_cut`, the next one at a random request, and so on; the last one is left alone.
 absl::Status EngineSweep::CutRecovery(const Crashed& crashed, Lsn expected, uint64_t first_cut,
                                       sal::Random64& random) {
-  std::string where = "recovery cut";
+  std::string where;
   sal::SimulatedDisk disk = crashed.disk;
-  uint64_t cut = first_cut;
-  const uint64_t times = random.Between(1, 3);
-  for (uint64_t i = 0; i < times; ++i) {
-    EngineRun run(Run(crashed.seed * 8 + 3 + i), disk);
+  const auto recover = [&](uint64_t n, const sal::SimulatedDisk& from, uint64_t cut) {
+    auto run = std::make_unique<EngineRun>(Run(crashed.seed * 8 + 3 + n), from);
     ++counts_.recoveries;
-    run.store().CutAt(cut);
-    run.Open().IgnoreError();  // whatever it says without power
-    run.store().CutNow();
-    const CrashKind kind = random.OneIn(4) ? CrashKind::kKill : CrashKind::kPowerCut;
-    absl::StrAppend(&where, " at request ", cut, " (", Name(kind), ")");
-    disk = run.Crash(random.Next(), kind);
-    cut = random.Between(1, 24);
-  }
+    run->store().CutAt(cut);
+    run->Open().IgnoreError();  // whatever it says without power
+    run->store().CutNow();
+    return run;
+  };
+  crash::CutRecovery(first_cut, random, recover, &disk, &where);
   EngineRun last(Run(crashed.seed * 8 + 7), std::move(disk));
   ++counts_.recoveries;
   RETURN_IF_ERROR(Within(absl::StrCat(where, ": recovery"), last.Open()));

@@ -3,24 +3,167 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "sal/random.h"
+#include "core/checksum.h"
 
 namespace stagefs::crash {
 namespace {
 
 using Kind = FileOp::Kind;
 
-void Drop(Ino ino, FileTree* tree) {
-  FileNode& node = tree->at(ino);
-  if (--node.nlink == 0) tree->erase(ino);
-}
-
 std::string ContentOf(const FileNode& node) { return node.content == nullptr ? "" : *node.content; }
 
 void SetContent(FileNode& node, std::string content) {
   node.content = std::make_shared<const std::string>(std::move(content));
+  node.mtime_ns = 0;
+}
+
+const FileNode* Find(const FileTree& tree, Ino ino) {
+  const auto it = tree.find(ino);
+  return it == tree.end() ? nullptr : &it->second;
+}
+
+bool IsDirectory(const FileTree& tree, Ino ino) {
+  const FileNode* const node = Find(tree, ino);
+  return node != nullptr && S_ISDIR(node->mode);
+}
+
+Ino Lookup(const FileTree& tree, Ino directory, const std::string& name) {
+  if (!IsDirectory(tree, directory)) return 0;
+  const auto& entries = tree.at(directory).entries;
+  const auto found = entries.find(name);
+  return found == entries.end() ? 0 : found->second;
+}
+
+bool IsFree(const FileTree& tree, Ino directory, const std::string& name) {
+  return IsDirectory(tree, directory) && Lookup(tree, directory, name) == 0;
+}
+
+// Whether `ino` is `directory` or lies below it.
+bool IsWithin(const FileTree& tree, Ino ino, Ino directory) {
+  if (ino == directory) return true;
+  for (const auto& [name, child] : tree.at(directory).entries) {
+    if (IsDirectory(tree, child) && IsWithin(tree, ino, child)) return true;
+  }
+  return false;
+}
+
+bool AcceptsRename(const FileTree& tree, const Target& target) {
+  const Ino source = Lookup(tree, target.directory, target.name);
+  if (source == 0 || !IsDirectory(tree, target.other_directory)) return false;
+  const Ino replaced = Lookup(tree, target.other_directory, target.other_name);
+  if (replaced == source) return true;
+  if (IsDirectory(tree, source) && IsWithin(tree, target.other_directory, source)) return false;
+  if (replaced == 0) return true;
+  if (IsDirectory(tree, source) != IsDirectory(tree, replaced)) return false;
+  return tree.at(replaced).entries.empty();
+}
+
+bool AcceptsExchange(const FileTree& tree, const Target& target) {
+  const Ino source = Lookup(tree, target.directory, target.name);
+  const Ino other = Lookup(tree, target.other_directory, target.other_name);
+  if (source == 0 || other == 0) return false;
+  if (source == other) return true;
+  return !(IsDirectory(tree, source) && IsWithin(tree, target.other_directory, source)) &&
+         !(IsDirectory(tree, other) && IsWithin(tree, target.directory, other));
+}
+
+// A name of `ino` goes, and with the last one the inode.
+void Drop(Ino directory, Ino ino, FileTree* tree) {
+  FileNode& node = tree->at(ino);
+  if (S_ISDIR(node.mode)) {
+    tree->at(directory).nlink -= 1;
+    tree->erase(ino);
+  } else if (--node.nlink == 0) {
+    tree->erase(ino);
+  }
+}
+
+void CountMove(Ino ino, Ino from, Ino to, FileTree* tree) {
+  if (!IsDirectory(*tree, ino)) return;
+  tree->at(from).nlink -= 1;
+  tree->at(to).nlink += 1;
+}
+
+void ApplyRename(const Target& target, FileTree* tree) {
+  const Ino source = Lookup(*tree, target.directory, target.name);
+  const Ino replaced = Lookup(*tree, target.other_directory, target.other_name);
+  if (source == replaced) return;
+  if (replaced != 0) Drop(target.other_directory, replaced, tree);
+  tree->at(target.directory).entries.erase(target.name);
+  tree->at(target.other_directory).entries[target.other_name] = source;
+  CountMove(source, target.directory, target.other_directory, tree);
+}
+
+void ApplyExchange(const Target& target, FileTree* tree) {
+  const Ino source = Lookup(*tree, target.directory, target.name);
+  const Ino other = Lookup(*tree, target.other_directory, target.other_name);
+  tree->at(target.directory).entries[target.name] = other;
+  tree->at(target.other_directory).entries[target.other_name] = source;
+  CountMove(source, target.directory, target.other_directory, tree);
+  CountMove(other, target.other_directory, target.directory, tree);
+}
+
+void AddName(const Target& target, Ino ino, uint32_t mode, FileTree* tree) {
+  FileNode& node = (*tree)[ino];
+  node.mode = mode;
+  FileNode& parent = tree->at(target.directory);
+  parent.entries[target.name] = ino;
+  if (!S_ISDIR(mode)) return;
+  node.nlink = 2;
+  parent.nlink += 1;
+}
+
+void ApplyToContent(const FileOp& op, absl::string_view bytes, FileNode& node) {
+  std::string content = ContentOf(node);
+  const uint64_t end = op.offset + op.length;
+  switch (op.kind) {
+    case Kind::kWrite:
+    case Kind::kAppend: {
+      const uint64_t offset = op.kind == Kind::kAppend ? content.size() : op.offset;
+      if (content.size() < offset + bytes.size()) content.resize(offset + bytes.size());
+      content.replace(offset, bytes.size(), bytes.data(), bytes.size());
+      break;
+    }
+    case Kind::kTruncate:
+      content.resize(op.offset);
+      break;
+    case Kind::kGrow:
+      if (content.size() < end) content.resize(end);
+      break;
+    case Kind::kPunch:
+    case Kind::kZeroRange:
+      if (op.kind == Kind::kZeroRange && content.size() < end) content.resize(end);
+      for (uint64_t i = op.offset; i < std::min<uint64_t>(end, content.size()); ++i) content[i] = '\0';
+      break;
+    default:  // kAllocate: to be seen in the space alone
+      break;
+  }
+  SetContent(node, std::move(content));
+}
+
+std::string XattrName(const FileOp& op) { return op.other.empty() ? "user.x" : op.other; }
+
+void ApplyToInode(const FileOp& op, absl::string_view bytes, FileNode& node) {
+  switch (op.kind) {
+    case Kind::kChangeMode:
+      node.mode = (node.mode & S_IFMT) | static_cast<uint32_t>(op.offset & 0777);
+      break;
+    case Kind::kSetTime:
+      node.mtime_ns = op.offset;
+      break;
+    case Kind::kSetXattr:
+      node.xattrs[XattrName(op)] = std::string(bytes);
+      break;
+    case Kind::kRemoveXattr:
+      node.xattrs.erase(XattrName(op));
+      break;
+    default:
+      ApplyToContent(op, bytes, node);
+      break;
+  }
 }
 
 }  // namespace
@@ -33,6 +176,9 @@ std::string Difference(const FileTree& expected, const FileTree& found) {
     if (node.mode != other.mode) return absl::StrCat("inode ", ino, ": mode ", other.mode, ", expected ", node.mode);
     if (node.nlink != other.nlink) {
       return absl::StrCat("inode ", ino, ": ", other.nlink, " links, expected ", node.nlink);
+    }
+    if (node.mtime_ns != other.mtime_ns) {
+      return absl::StrCat("inode ", ino, ": mtime ", other.mtime_ns, ", expected ", node.mtime_ns);
     }
     if (node.entries != other.entries) return absl::StrCat("directory ", ino, " has other names");
     if (node.xattrs != other.xattrs) return absl::StrCat("inode ", ino, " has other attributes");
@@ -50,276 +196,151 @@ std::string Difference(const FileTree& expected, const FileTree& found) {
   return "";
 }
 
-std::string ToString(const FileOp& op) {
-  static constexpr const char* kNames[] = {"create", "mkdir", "symlink", "write", "append", "truncate", "rename",
-                                           "exchange", "link", "unlink", "open and unlink", "rmdir", "punch",
-                                           "zero range", "allocate", "chmod", "setxattr", "sync", "ask for sync",
-                                           "checkpoint", "let run"};
-  return absl::StrCat(kNames[static_cast<int>(op.kind)], " ", op.name, op.other.empty() ? "" : " to ", op.other, " ",
-                      op.offset, "+", op.length);
+uint64_t Fingerprint(const FileTree& tree) {
+  uint64_t result = 0;
+  const auto add = [&](absl::string_view bytes) { result = core::Hash(bytes.data(), bytes.size(), result); };
+  const auto add_number = [&](uint64_t number) { result = core::Hash(&number, sizeof(number), result); };
+  for (const auto& [ino, node] : tree) {
+    for (const uint64_t number : {ino, uint64_t{node.mode}, uint64_t{node.nlink}, uint64_t(node.mtime_ns)}) {
+      add_number(number);
+    }
+    add(node.content == nullptr ? "" : *node.content);
+    add_number(node.entries.size());
+    for (const auto& [name, child] : node.entries) {
+      add(name);
+      add_number(child);
+    }
+    add_number(node.xattrs.size());
+    for (const auto& [name, value] : node.xattrs) {
+      add(name);
+      add(value);
+    }
+  }
+  return result;
 }
 
-std::optional<Place> Resolve(const FileTree& tree, absl::string_view path) {
-  Place place;
-  place.directory = volume::kRootIno;
+std::string ToString(const FileOp& op) {
+  static constexpr const char* kNames[] = {
+      "create", "mkdir", "symlink", "write", "append", "store mapped", "truncate", "rename", "exchange", "link",
+      "unlink", "open and unlink", "close", "rmdir", "punch", "zero range", "allocate", "grow", "chmod", "set time",
+      "setxattr", "removexattr", "sync", "checkpoint", "let run"};
+  std::string text = kNames[static_cast<int>(op.kind)];
+  if (!op.name.empty()) absl::StrAppend(&text, " ", op.name);
+  if (!op.other.empty()) absl::StrAppend(&text, " to ", op.other);
+  if (op.offset != 0 || op.length != 0) absl::StrAppend(&text, " ", op.offset, "+", op.length);
+  if (!op.wait) absl::StrAppend(&text, " &");
+  return text;
+}
+
+bool IsAboutInode(Kind kind) {
+  switch (kind) {
+    case Kind::kWrite:
+    case Kind::kAppend:
+    case Kind::kStoreMapped:
+    case Kind::kTruncate:
+    case Kind::kPunch:
+    case Kind::kZeroRange:
+    case Kind::kAllocate:
+    case Kind::kGrow:
+    case Kind::kChangeMode:
+    case Kind::kSetTime:
+    case Kind::kSetXattr:
+    case Kind::kRemoveXattr:
+      return true;
+    default:
+      return false;
+  }
+}
+
+std::optional<Target> Resolve(const FileTree& tree, absl::string_view path) {
+  Target target;
+  target.directory = volume::kRootIno;
   if (const size_t slash = path.find('/'); slash != absl::string_view::npos) {
-    const auto& entries = tree.at(volume::kRootIno).entries;
-    const auto directory = entries.find(std::string(path.substr(0, slash)));
-    if (directory == entries.end() || !S_ISDIR(tree.at(directory->second).mode)) return std::nullopt;
-    place.directory = directory->second;
+    target.directory = Lookup(tree, volume::kRootIno, std::string(path.substr(0, slash)));
+    if (!IsDirectory(tree, target.directory)) return std::nullopt;
     path.remove_prefix(slash + 1);
   }
-  place.name = std::string(path);
-  const auto& entries = tree.at(place.directory).entries;
-  const auto found = entries.find(place.name);
-  if (found != entries.end()) place.ino = found->second;
-  return place;
+  target.name = std::string(path);
+  target.ino = Lookup(tree, target.directory, target.name);
+  return target;
 }
 
-bool Applies(const FileTree& tree, const FileOp& op) {
+std::optional<Target> Bind(const FileTree& tree, const FileOp& op) {
+  if (op.name.empty()) return Target();
+  std::optional<Target> target = Resolve(tree, op.name);
+  if (!target.has_value()) return std::nullopt;
+  if (op.kind == Kind::kRename || op.kind == Kind::kExchange || op.kind == Kind::kLink) {
+    const std::optional<Target> other = Resolve(tree, op.other);
+    if (!other.has_value()) return std::nullopt;
+    target->other_directory = other->directory;
+    target->other_name = other->name;
+  }
+  if (!Accepts(tree, op, *target)) return std::nullopt;
+  return target;
+}
+
+bool Accepts(const FileTree& tree, const FileOp& op, const Target& target) {
   if (op.name.empty()) return true;
-  const std::optional<Place> place = Resolve(tree, op.name);
-  if (!place.has_value()) return false;
-  const uint32_t mode = place->ino == 0 ? 0 : tree.at(place->ino).mode;
+  const FileNode* const node = Find(tree, target.ino);
   switch (op.kind) {
     case Kind::kCreate:
     case Kind::kMakeDirectory:
     case Kind::kSymlink:
-      return place->ino == 0;
+      return IsFree(tree, target.directory, target.name);
     case Kind::kRename:
+      return AcceptsRename(tree, target);
     case Kind::kExchange:
-    case Kind::kLink: {
-      const std::optional<Place> other = Resolve(tree, op.other);
-      if (!other.has_value() || place->ino == 0) return false;
-      const bool other_is_directory = other->ino != 0 && S_ISDIR(tree.at(other->ino).mode);
-      if (op.kind == Kind::kLink) return other->ino == 0 && !S_ISDIR(mode);
-      if (op.kind == Kind::kExchange && other->ino == 0) return false;
-      if (S_ISDIR(mode)) return op.kind == Kind::kRename && other->ino == 0 && other->directory == volume::kRootIno;
-      return !other_is_directory;
+      return AcceptsExchange(tree, target);
+    case Kind::kLink:
+      return node != nullptr && !S_ISDIR(node->mode) && IsFree(tree, target.other_directory, target.other_name);
+    case Kind::kRemoveDirectory: {
+      const Ino ino = Lookup(tree, target.directory, target.name);
+      return IsDirectory(tree, ino) && tree.at(ino).entries.empty();
     }
-    case Kind::kRemoveDirectory:
-      return S_ISDIR(mode) && tree.at(place->ino).entries.empty();
     case Kind::kUnlink:
-      return place->ino != 0 && !S_ISDIR(mode);
+    case Kind::kOpenUnlink: {
+      const Ino ino = Lookup(tree, target.directory, target.name);
+      return ino != 0 && !IsDirectory(tree, ino);
+    }
     case Kind::kChangeMode:
+    case Kind::kSetTime:
     case Kind::kSetXattr:
-      return S_ISREG(mode) || S_ISDIR(mode);
+      return node != nullptr && (S_ISREG(node->mode) || S_ISDIR(node->mode));
+    case Kind::kRemoveXattr:
+      return node != nullptr && node->xattrs.contains(XattrName(op));
     default:
-      return S_ISREG(mode);
+      return node != nullptr && S_ISREG(node->mode);
   }
 }
 
-void Apply(const FileOp& op, absl::string_view bytes, Ino created, FileTree* tree) {
+void Apply(const FileOp& op, const Target& target, absl::string_view bytes, Ino created, FileTree* tree) {
   if (op.name.empty()) return;
-  const Place place = *Resolve(*tree, op.name);
-  FileNode* const node = place.ino == 0 ? nullptr : &tree->at(place.ino);
   switch (op.kind) {
     case Kind::kCreate:
-      (*tree)[created].mode = S_IFREG | 0644;
-      tree->at(place.directory).entries[place.name] = created;
-      break;
+      return AddName(target, created, S_IFREG | 0644, tree);
     case Kind::kMakeDirectory:
-      (*tree)[created].mode = S_IFDIR | 0755;
-      (*tree)[created].nlink = 2;
-      tree->at(place.directory).nlink += 1;
-      tree->at(place.directory).entries[place.name] = created;
-      break;
+      return AddName(target, created, S_IFDIR | 0755, tree);
     case Kind::kSymlink:
-      (*tree)[created].mode = S_IFLNK | 0777;
-      SetContent((*tree)[created], op.other);
-      tree->at(place.directory).entries[place.name] = created;
-      break;
-    case Kind::kWrite:
-    case Kind::kAppend: {
-      std::string content = ContentOf(*node);
-      const uint64_t offset = op.kind == Kind::kAppend ? content.size() : op.offset;
-      if (content.size() < offset + bytes.size()) content.resize(offset + bytes.size());
-      content.replace(offset, bytes.size(), bytes.data(), bytes.size());
-      SetContent(*node, std::move(content));
-      break;
-    }
-    case Kind::kTruncate: {
-      std::string content = ContentOf(*node);
-      content.resize(op.offset);
-      SetContent(*node, std::move(content));
-      break;
-    }
-    case Kind::kPunch:
-    case Kind::kZeroRange: {
-      std::string content = ContentOf(*node);
-      const uint64_t end = op.offset + op.length;
-      if (op.kind == Kind::kZeroRange && content.size() < end) content.resize(end);
-      for (uint64_t i = op.offset; i < std::min<uint64_t>(end, content.size()); ++i) content[i] = '\0';
-      SetContent(*node, std::move(content));
-      break;
-    }
-    case Kind::kRename: {
-      const Place other = *Resolve(*tree, op.other);
-      if (other.ino == place.ino) break;
-      tree->at(place.directory).entries.erase(place.name);
-      tree->at(other.directory).entries[other.name] = place.ino;
-      if (other.ino != 0) Drop(other.ino, tree);
-      break;
-    }
-    case Kind::kExchange: {
-      const Place other = *Resolve(*tree, op.other);
-      tree->at(place.directory).entries[place.name] = other.ino;
-      tree->at(other.directory).entries[other.name] = place.ino;
-      break;
-    }
-    case Kind::kLink: {
-      const Place other = *Resolve(*tree, op.other);
-      tree->at(other.directory).entries[other.name] = place.ino;
-      node->nlink += 1;
-      break;
-    }
+      AddName(target, created, S_IFLNK | 0777, tree);
+      return SetContent(tree->at(created), op.other);
+    case Kind::kRename:
+      return ApplyRename(target, tree);
+    case Kind::kExchange:
+      return ApplyExchange(target, tree);
+    case Kind::kLink:
+      tree->at(target.other_directory).entries[target.other_name] = target.ino;
+      tree->at(target.ino).nlink += 1;
+      return;
     case Kind::kUnlink:
     case Kind::kOpenUnlink:
-      tree->at(place.directory).entries.erase(place.name);
-      Drop(place.ino, tree);
-      break;
-    case Kind::kRemoveDirectory:
-      tree->at(place.directory).entries.erase(place.name);
-      tree->at(place.directory).nlink -= 1;
-      tree->erase(place.ino);
-      break;
-    case Kind::kChangeMode:
-      node->mode = (node->mode & S_IFMT) | static_cast<uint32_t>(op.offset & 0777);
-      break;
-    case Kind::kSetXattr:
-      node->xattrs["user.x"] = std::string(bytes);
-      break;
-    default:
-      break;
-  }
-}
-
-std::vector<FileWorkload> SingleOperations() {
-  const std::vector<FileOp> ops = {
-      {Kind::kCreate, "e"},
-      {Kind::kCreate, "d/y"},
-      {Kind::kMakeDirectory, "g"},
-      {Kind::kSymlink, "e", "target"},
-      {Kind::kWrite, "s", "", 50, 100},
-      {Kind::kWrite, "s", "", 50, 2000},
-      {Kind::kWrite, "a", "", 1000, 500},
-      {Kind::kWrite, "a", "", 6000, 3000},
-      {Kind::kWrite, "a", "", 20000, 10},
-      {Kind::kWrite, "b", "", 65536, 131072},
-      {Kind::kWrite, "b", "", 1000, 100000},
-      {Kind::kAppend, "b", "", 0, 150000},
-      {Kind::kAppend, "a", "", 0, 700},
-      {Kind::kTruncate, "b", "", 10000},
-      {Kind::kTruncate, "b", "", 0},
-      {Kind::kTruncate, "a", "", 3000},
-      {Kind::kTruncate, "a", "", 30000},
-      {Kind::kRename, "a", "b"},
-      {Kind::kRename, "b", "e"},
-      {Kind::kRename, "d", "g"},
-      {Kind::kRename, "d/x", "a"},
-      {Kind::kExchange, "a", "b"},
-      {Kind::kLink, "a", "e"},
-      {Kind::kUnlink, "b"},
-      {Kind::kUnlink, "s"},
-      {Kind::kOpenUnlink, "b"},
-      {Kind::kPunch, "b", "", 10000, 50000},
-      {Kind::kZeroRange, "b", "", 10000, 50000},
-      {Kind::kAllocate, "a", "", 0, 50000},
-      {Kind::kChangeMode, "a", "", 0600},
-      {Kind::kSetXattr, "a", "", 0, 300},
-      {Kind::kSetXattr, "a", "", 0, 3000},
-  };
-  std::vector<FileWorkload> all;
-  for (const FileOp& op : ops) all.push_back({ToString(op), {op, {Kind::kSync}}});
-  return all;
-}
-
-std::vector<FileWorkload> DirectedFileWorkloads() {
-  const FileOp sync = {Kind::kSync};
-  const FileOp ask = {Kind::kAskSync};
-  const FileOp checkpoint = {Kind::kCheckpoint};
-  const FileOp soon = {Kind::kLetRun, "", "", 300'000};
-  return {
-      {"delete, and use the space for an extent",
-       {{Kind::kUnlink, "b"}, {Kind::kCreate, "e"}, {Kind::kWrite, "e", "", 0, 300000}, sync}},
-      {"write, delete, and use the space for an extent",
-       {{Kind::kWrite, "b", "", 10, 60000}, {Kind::kWrite, "b", "", 60020, 60000},
-        {Kind::kWrite, "b", "", 120030, 60000}, {Kind::kWrite, "b", "", 180040, 60000},
-        {Kind::kWrite, "b", "", 240050, 59000}, ask, {Kind::kUnlink, "b"},
-        {Kind::kCreate, "e"}, {Kind::kWrite, "e", "", 0, 250000}, {Kind::kCreate, "f"},
-        {Kind::kWrite, "f", "", 0, 250000}, sync}},
-      {"write, delete, and let files come and go until the space is used again",
-       {{Kind::kWrite, "b", "", 10, 60000}, {Kind::kWrite, "b", "", 60020, 60000},
-        {Kind::kWrite, "b", "", 120030, 60000}, {Kind::kWrite, "b", "", 180040, 60000}, ask, {Kind::kUnlink, "b"},
-        {Kind::kCreate, "e"}, {Kind::kWrite, "e", "", 0, 250000}, {Kind::kTruncate, "e", "", 0},
-        {Kind::kWrite, "e", "", 0, 250000}, {Kind::kTruncate, "e", "", 0}, {Kind::kWrite, "e", "", 0, 250000},
-        {Kind::kTruncate, "e", "", 0}, {Kind::kWrite, "e", "", 0, 250000}, {Kind::kTruncate, "e", "", 0},
-        {Kind::kWrite, "e", "", 0, 250000}, {Kind::kCreate, "f"}, {Kind::kWrite, "f", "", 0, 200000}, sync}},
-      {"delete, and use the space for small files",
-       {{Kind::kUnlink, "b"}, {Kind::kCreate, "e"}, {Kind::kWrite, "e", "", 100, 5000},
-        {Kind::kAppend, "a", "", 0, 20000}, sync}},
-      {"delete while it is being destaged, and use the space",
-       {{Kind::kWrite, "a", "", 100, 4000}, {Kind::kWrite, "b", "", 5000, 30000}, checkpoint, soon,
-        {Kind::kUnlink, "b"}, {Kind::kCreate, "e"}, {Kind::kWrite, "e", "", 0, 250000}, sync,
-        {Kind::kWrite, "e", "", 3, 100}, sync}},
-      {"rename over, and use the space",
-       {{Kind::kRename, "a", "b"}, {Kind::kAppend, "b", "", 0, 300000}, sync, {Kind::kTruncate, "b", "", 0}, sync}},
-      {"truncate and write again",
-       {{Kind::kTruncate, "b", "", 5000}, {Kind::kWrite, "b", "", 100000, 200000}, sync}},
-      {"truncate, grow, read zeros", {{Kind::kTruncate, "b", "", 5001}, {Kind::kTruncate, "b", "", 40000}, sync}},
-      {"punch and fill partly",
-       {{Kind::kPunch, "b", "", 8192, 65536}, ask, {Kind::kWrite, "b", "", 20000, 300}, sync}},
-      {"a new file, renamed over an old one",
-       {{Kind::kCreate, "e"}, {Kind::kWrite, "e", "", 0, 70000}, sync, {Kind::kRename, "e", "b"}, sync}},
-      {"a new file, not synced, renamed over an old one",
-       {{Kind::kCreate, "e"}, {Kind::kWrite, "e", "", 0, 7000}, {Kind::kRename, "e", "a"}, ask,
-        {Kind::kWrite, "s", "", 0, 20}, sync}},
-      {"links to one file",
-       {{Kind::kLink, "b", "d/y"}, {Kind::kUnlink, "b"}, ask, {Kind::kWrite, "d/y", "", 0, 100}, {Kind::kUnlink, "d/y"},
-        sync}},
-      {"order across files",
-       {{Kind::kWrite, "a", "", 0, 100}, {Kind::kWrite, "b", "", 0, 100}, {Kind::kWrite, "s", "", 0, 100}, ask,
-        {Kind::kWrite, "b", "", 200, 100}, {Kind::kWrite, "a", "", 200, 100}, sync}},
-      {"a directory comes and goes",
-       {{Kind::kMakeDirectory, "g"}, {Kind::kRename, "d/x", "g/z"}, ask, {Kind::kRename, "g/z", "e"},
-        {Kind::kRemoveDirectory, "g"}, sync}},
-      {"the flush interval alone",
-       {{Kind::kWrite, "a", "", 0, 5000}, {Kind::kLetRun, "", "", 2'100'000'000}, {Kind::kWrite, "s", "", 0, 5}}},
-  };
-}
-
-FileWorkload RandomFileWorkload(uint64_t seed, uint64_t op_count) {
-  sal::Random64 random(seed);
-  static constexpr const char* kFiles[] = {"a", "b", "s", "e", "f", "d/x", "d/y"};
-  const auto file = [&] { return std::string(kFiles[random.Below(std::size(kFiles))]); };
-  FileWorkload w{absl::StrCat("random, seed ", seed, ", ", op_count, " operations"), {}};
-  for (uint64_t i = 0; i < op_count; ++i) {
-    FileOp op = {static_cast<Kind>(random.Below(static_cast<uint64_t>(Kind::kLetRun) + 1)), file()};
-    if (random.OneIn(3)) op.kind = Kind::kWrite;
-    const uint64_t scale = random.OneIn(3) ? 250'000 : random.OneIn(2) ? 30'000 : 600;
-    op.offset = random.Below(scale);
-    op.length = random.Between(1, scale);
-    switch (op.kind) {
-      case Kind::kMakeDirectory:
-      case Kind::kRemoveDirectory: op.name = random.OneIn(2) ? "g" : "h"; break;
-      case Kind::kSymlink: op.other = "somewhere"; break;
-      case Kind::kRename: op.name = random.OneIn(6) ? "d" : op.name; op.other = random.OneIn(6) ? "g" : file(); break;
-      case Kind::kExchange:
-      case Kind::kLink: op.other = file(); break;
-      case Kind::kSetXattr: op.length = random.Between(1, 2500); break;
-      // On a full volume it zeroes what it can, in several changes, before it fails.
-      case Kind::kZeroRange: op.kind = Kind::kPunch; break;
-      case Kind::kAllocate: op.length = random.Between(1, 60'000); break;
-      case Kind::kLetRun: op.offset = random.Below(1'500'000); [[fallthrough]];
-      case Kind::kSync:
-      case Kind::kAskSync:
-      case Kind::kCheckpoint: op.name = ""; break;
-      default: break;
+    case Kind::kRemoveDirectory: {
+      const Ino ino = Lookup(*tree, target.directory, target.name);
+      tree->at(target.directory).entries.erase(target.name);
+      return Drop(target.directory, ino, tree);
     }
-    w.ops.push_back(std::move(op));
+    default:
+      return ApplyToInode(op, bytes, tree->at(target.ino));
   }
-  if (random.OneIn(2)) w.ops.push_back({Kind::kSync});
-  return w;
 }
 
 }  // namespace stagefs::crash

@@ -1,5 +1,5 @@
-// FileTree: what a volume must hold, in memory: names, links, types, modes, sizes, content and attributes. And the
-// operations that change it.
+// FileTree: what a volume must hold, in memory: names, links, types, modes, sizes, content, attributes and the times
+// that somebody set. And the operations that change it.
 
 #ifndef STAGEFS_TESTS_CRASH_VOLUME_MODEL_H_
 #define STAGEFS_TESTS_CRASH_VOLUME_MODEL_H_
@@ -21,6 +21,7 @@ using volume::Ino;
 struct FileNode {
   uint32_t mode = 0;  // with the type
   uint32_t nlink = 1;
+  int64_t mtime_ns = 0;  // that somebody has set; 0: the volume chose it
   std::shared_ptr<const std::string> content;  // of a file, or the target of a symlink
   std::map<std::string, Ino> entries;          // of a directory, without "." and ".."
   std::map<std::string, std::string> xattrs;
@@ -33,21 +34,30 @@ using FileTree = std::map<Ino, FileNode>;
 
 // The first difference, in words; empty if there is none.
 std::string Difference(const FileTree& expected, const FileTree& found);
+// Equal for equal trees, and for no others that one will meet.
+uint64_t Fingerprint(const FileTree& tree);
 
 struct FileOp {
   enum class Kind : uint8_t {
     kCreate, kMakeDirectory, kSymlink,  // `name`; the symlink's target is `other`
     kWrite,                             // `length` bytes at `offset`
     kAppend,                            // `length` bytes
+    // Some bytes in each page of [offset, offset + length) of a mapping, but for the second page; then the writes that
+    // the kernel makes of it: whole pages up to the file's end, neighbours in one, all in flight together, in ascending
+    // order or (`other` is not empty) descending. With kSync behind it: msync.
+    kStoreMapped,
     kTruncate,                          // to `offset` bytes
     kRename, kExchange, kLink,          // `name` to `other`
-    kUnlink, kOpenUnlink,               // the second opens the file before, and never closes it
+    kUnlink, kOpenUnlink,               // the second opens the file before
+    kClose,                             // all files that were opened, for the last time
     kRemoveDirectory,
     kPunch, kZeroRange,                 // `length` bytes at `offset`
     kAllocate,                          // the same, with FALLOC_FL_KEEP_SIZE: nothing changes to the eye
-    kChangeMode, kSetXattr,
-    kSync,                              // and waits
-    kAskSync,                           // does not wait
+    kGrow,                              // the same without: the file gets at least offset + length bytes
+    kChangeMode,                        // to `offset`
+    kSetTime,                           // mtime, to `offset`
+    kSetXattr, kRemoveXattr,            // `other`, or "user.x"; `length` bytes
+    kSync,
     kCheckpoint,
     kLetRun,                            // for `offset` nanoseconds
   };
@@ -56,6 +66,7 @@ struct FileOp {
   std::string other = {};
   uint64_t offset = 0;
   uint64_t length = 0;
+  bool wait = true;  // until it is over, before the next one begins
 };
 std::string ToString(const FileOp& op);
 
@@ -64,24 +75,24 @@ struct FileWorkload {
   std::vector<FileOp> ops;
 };
 
-// A place for a name: "x" in the root, or "d/x".
-struct Place {
+// What an operation is sent to: names are looked up when it is accepted, files are known by their inode before.
+struct Target {
   Ino directory = 0;
-  std::string name;
-  Ino ino = 0;  // 0: nothing is there
+  std::string name = {};
+  Ino ino = 0;  // what the name led to then; 0: nothing
+  Ino other_directory = 0;
+  std::string other_name = {};
 };
-// Nothing if there is no such directory.
-std::optional<Place> Resolve(const FileTree& tree, absl::string_view path);
-// Whether `op` makes sense on `tree`. What does not is left out.
-bool Applies(const FileTree& tree, const FileOp& op);
-// Makes the change; `created` is the number of the inode that the operation made, if it made one.
-void Apply(const FileOp& op, absl::string_view bytes, Ino created, FileTree* tree);
-
-// One operation, then Sync().
-std::vector<FileWorkload> SingleOperations();
-// Space that is freed and used again, names that are replaced, holes that are filled.
-std::vector<FileWorkload> DirectedFileWorkloads();
-FileWorkload RandomFileWorkload(uint64_t seed, uint64_t op_count);
+// "x" in the root, or "d/x". Nothing if there is no such directory.
+std::optional<Target> Resolve(const FileTree& tree, absl::string_view path);
+// Nothing if `op` makes no sense on `tree`: then it is left out.
+std::optional<Target> Bind(const FileTree& tree, const FileOp& op);
+// Whether the volume must accept `op` on `tree` (if there is space).
+bool Accepts(const FileTree& tree, const FileOp& op, const Target& target);
+// Makes the change, which must be acceptable; `created` is the number of the inode that it made, if it made one.
+void Apply(const FileOp& op, const Target& target, absl::string_view bytes, Ino created, FileTree* tree);
+// Whether the operation is about the content or the attributes of a file, whatever its names.
+bool IsAboutInode(FileOp::Kind kind);
 
 }  // namespace stagefs::crash
 

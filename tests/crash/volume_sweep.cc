@@ -1,11 +1,14 @@
 #include "tests/crash/volume_sweep.h"
 
 #include <algorithm>
+#include <memory>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "sal/status_macros.h"
+#include "tests/crash/cut_recovery.h"
+#include "tests/crash/volume_workloads.h"
 
 namespace stagefs::crash {
 namespace {
@@ -15,13 +18,6 @@ using CrashKind = sal::SimulatedStore::CrashKind;
 
 // What follows an operation of itself: the space of what was removed comes back.
 constexpr uint64_t kBackgroundNs = 3'000'000;
-
-absl::Status Within(absl::string_view where, const absl::Status& status) {
-  if (status.ok()) return status;
-  return absl::InternalError(absl::StrCat(where, ": ", status.message()));
-}
-
-const char* Name(CrashKind kind) { return kind == CrashKind::kPowerCut ? "power cut" : "kill"; }
 
 struct Start {
   sal::SimulatedDisk disk;
@@ -35,12 +31,6 @@ const Start& PreparedStart() {
     return made;
   }();
   return *start;
-}
-
-VolumeHistory Beginning(const FileTree& tree) {
-  VolumeHistory history;
-  history.steps.push_back({0, 0, tree});
-  return history;
 }
 
 absl::Status OpenBoth(VolumeRun& run) {
@@ -68,7 +58,7 @@ absl::Status VolumeSweep::Sweep(const FileWorkload& workload) {
     }
     const absl::StatusOr<FileTree> tree = run.Load();
     RETURN_IF_ERROR(Within(where, tree.status()));
-    const std::string difference = Difference(history.steps.back().tree, *tree);
+    const std::string difference = Difference(history.now(), *tree);
     if (!difference.empty()) return absl::InternalError(absl::StrCat(where, ", no crash: ", difference));
   }
   cuts.push_back(0);  // when all is over
@@ -167,21 +157,17 @@ absl::Status VolumeSweep::CheckCrash(const Crashed& crashed) {
 // Recovery is cut at request `first_cut`, the next one at a random request, and so on; the last one is left alone.
 absl::Status VolumeSweep::CutRecovery(const Crashed& crashed, size_t expected, uint64_t first_cut,
                                       sal::Random64& random) {
-  std::string where = "recovery cut";
+  std::string where;
   sal::SimulatedDisk disk = crashed.disk;
-  uint64_t cut = first_cut;
-  const uint64_t times = random.Between(1, 3);
-  for (uint64_t i = 0; i < times; ++i) {
-    VolumeRun run(Run(crashed.seed * 8 + 3 + i), disk);
+  const auto recover = [&](uint64_t n, const sal::SimulatedDisk& from, uint64_t cut) {
+    auto run = std::make_unique<VolumeRun>(Run(crashed.seed * 8 + 3 + n), from);
     ++counts_.recoveries;
-    run.store().CutAt(cut);
-    run.OpenEngine().IgnoreError();  // whatever it says without power
-    run.store().CutNow();
-    const CrashKind kind = random.OneIn(4) ? CrashKind::kKill : CrashKind::kPowerCut;
-    absl::StrAppend(&where, " at request ", cut, " (", Name(kind), ")");
-    disk = run.Crash(random.Next(), kind);
-    cut = random.Between(1, 24);
-  }
+    run->store().CutAt(cut);
+    run->OpenEngine().IgnoreError();  // whatever it says without power
+    run->store().CutNow();
+    return run;
+  };
+  crash::CutRecovery(first_cut, random, recover, &disk, &where);
   VolumeRun last(Run(crashed.seed * 8 + 7), std::move(disk));
   ++counts_.recoveries;
   RETURN_IF_ERROR(Within(absl::StrCat(where, ": recovery"), last.OpenEngine()));

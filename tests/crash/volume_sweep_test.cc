@@ -7,6 +7,7 @@
 #include <iostream>
 
 #include "gtest/gtest.h"
+#include "tests/crash/volume_workloads.h"
 
 namespace stagefs::crash {
 namespace {
