@@ -86,25 +86,76 @@ void FileStore::RegisterMemory(absl::Span<const iovec> areas) {
   }
 }
 
+absl::Status FileStore::Check(const Request& request) const {
+  RETURN_IF_ERROR(CheckRequest(file_.geometry, name_, request));
+  if (file_.read_only && request.op != Request::Op::kRead && request.op != Request::Op::kFlush) {
+    return absl::FailedPreconditionError(absl::StrCat(name_, ": ", Describe(request), ": opened read-only"));
+  }
+  if (request.op == Request::Op::kDiscard && !file_.geometry.discard) {
+    return absl::UnimplementedError(absl::StrCat(name_, ": the device knows no discard"));
+  }
+  return absl::OkStatus();
+}
+
 void FileStore::Submit(absl::Span<Request* const> requests) {
-  MutexLock lock(&mutex_);
+  LentRing* const lent = LentRing::OfThisThread();
+  absl::InlinedVector<Request*, 4> ours;
+  absl::InlinedVector<std::pair<Request*, absl::Status>, 1> refused;
   for (Request* request : requests) {
-    absl::Status status = CheckRequest(file_.geometry, name_, *request);
-    if (status.ok() && file_.read_only && request->op != Request::Op::kRead && request->op != Request::Op::kFlush) {
-      status = absl::FailedPreconditionError(absl::StrCat(name_, ": ", Describe(*request), ": opened read-only"));
-    }
-    if (status.ok() && request->op == Request::Op::kDiscard && !file_.geometry.discard) {
-      status = absl::UnimplementedError(absl::StrCat(name_, ": the device knows no discard"));
-    }
-    if (status.ok()) {
-      waiting_.push_back(request);
+    absl::Status status = Check(*request);
+    const bool quick = request->op != Request::Op::kDiscard && request->op != Request::Op::kZero;
+    if (!status.ok()) {
+      refused.emplace_back(request, std::move(status));
+    } else if (lent != nullptr && quick) {
+      SubmitTo(*lent, request);
     } else {
-      refused_.emplace_back(request, std::move(status));
+      ours.push_back(request);
     }
   }
-  if (!refused_.empty()) Wake();
+  if (ours.empty() && refused.empty()) return;
+  MutexLock lock(&mutex_);
+  waiting_.insert(waiting_.end(), ours.begin(), ours.end());
+  for (auto& request : refused) refused_.push_back(std::move(request));
+  if (!refused.empty()) Wake();
   StartWaiting();
 }
+
+class FileStore::LentOperation final : public LentRing::Operation {
+ public:
+  LentOperation(FileStore* store, LentRing* ring, Request* request)
+      : store_(store), ring_(ring), request_(request) {}
+
+  void Start() {
+    io_uring_sqe* const sqe = ring_->NewEntry();
+    switch (request_->op) {
+      case Request::Op::kRead:
+        io_uring_prep_readv(sqe, store_->file_.fd, request_->buffers.data(), request_->buffers.size(),
+                            request_->offset_bytes);
+        break;
+      case Request::Op::kWrite:
+        io_uring_prep_writev(sqe, store_->file_.fd, request_->buffers.data(), request_->buffers.size(),
+                             request_->offset_bytes);
+        if (request_->fua) sqe->rw_flags = RWF_DSYNC;
+        break;
+      default:
+        io_uring_prep_fsync(sqe, store_->file_.fd, IORING_FSYNC_DATASYNC);
+    }
+    ring_->Start(sqe, this);
+  }
+
+  void Completed(int result) override {
+    if (result == -EAGAIN || result == -EINTR) return Start();  // the kernel did not start it
+    const std::unique_ptr<LentOperation> self(this);
+    Complete(request_, store_->Result(*request_, result));
+  }
+
+ private:
+  FileStore* const store_;
+  LentRing* const ring_;
+  Request* const request_;
+};
+
+void FileStore::SubmitTo(LentRing& ring, Request* request) { (new LentOperation(this, &ring, request))->Start(); }
 
 void FileStore::StartWaiting() {
   // One place is left for Wake().

@@ -4,7 +4,8 @@
 // what the disk's own FUA write or cache flush costs. Discards and zeroing are fallocate: holes in an image.
 //
 // At most kDepth requests are in the ring; later ones wait in order. The submitting thread starts its requests itself,
-// with one system call for each Submit(). One thread of the store's own takes the completions and runs `done`.
+// with one system call for each Submit(). One thread of the store's own takes the completions and runs `done`. A thread
+// that lends its ring (sal/lent_ring.h) uses that for reads, writes and flushes, and completes them itself.
 //
 // Thread-safe.
 
@@ -24,6 +25,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "sal/block_store.h"
+#include "sal/lent_ring.h"
 #include "sal/mutex.h"
 #include "sal/open_store.h"
 #include "sal/opened_file.h"
@@ -52,9 +54,14 @@ class FileStore : public BlockStore {
   static constexpr unsigned kDepth = 256;
 
  private:
+  class LentOperation;
+
   FileStore(std::string name, OpenedFile file);
   absl::Status Start();
 
+  absl::Status Check(const Request& request) const;
+  // Puts a request into the thread's own ring.
+  void SubmitTo(LentRing& ring, Request* request);
   // Moves waiting requests into the ring and tells the kernel.
   void StartWaiting() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Prepare(io_uring_sqe* sqe, Request& request) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

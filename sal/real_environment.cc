@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "sal/check.h"
+#include "sal/lent_ring.h"
 
 namespace stagefs::sal {
 
@@ -25,7 +26,10 @@ class RealEvent : public Event {
 
   void Wait() override {
     MutexLock lock(&state_->mutex);
-    while (!state_->set) state_->changed.Wait(&state_->mutex);
+    while (!state_->set) {
+      STAGEFS_CHECK(LentRing::OfThisThread() == nullptr);  // only this thread could complete what it waits for
+      state_->changed.Wait(&state_->mutex);
+    }
   }
 
  private:
