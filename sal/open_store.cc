@@ -8,6 +8,7 @@
 #include "sal/fault_store.h"
 #include "sal/file_store.h"
 #include "sal/memory_store.h"
+#include "sal/record_store.h"
 #include "sal/status_macros.h"
 
 namespace stagefs::sal {
@@ -26,6 +27,17 @@ absl::StatusOr<std::unique_ptr<BlockStore>> OpenFault(absl::string_view url, abs
   auto store = std::make_unique<FaultStore>(std::move(inner));
   store->Add(fault);
   return store;
+}
+
+absl::StatusOr<std::unique_ptr<BlockStore>> OpenRecord(absl::string_view url, absl::string_view rest,
+                                                       const OpenStoreOptions& options) {
+  const size_t comma = rest.find(',');
+  if (comma == absl::string_view::npos || comma == 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("\"", url, "\": write record:FILE,URL, such as record:/var/tmp/record,file:/var/tmp/image"));
+  }
+  ASSIGN_OR_RETURN(std::unique_ptr<BlockStore> inner, OpenStore(rest.substr(comma + 1), options));
+  return RecordStore::Open(std::string(rest.substr(0, comma)), std::move(inner));
 }
 
 // "abc:" at the beginning, letters only: a scheme that is not known is an error, not a path. A path with a colon in it
@@ -55,13 +67,15 @@ absl::StatusOr<std::unique_ptr<BlockStore>> OpenStore(absl::string_view url, con
     return MemoryStore::Create(*bytes);
   }
   if (scheme == "fault") return OpenFault(url, rest, options);
+  if (scheme == "record") return OpenRecord(url, rest, options);
   return absl::InvalidArgumentError(absl::StrCat("\"", url, "\": no such kind of store: ", scheme,
-                                                 ":; there are file:PATH (or just PATH), mem:BYTES, fault:SPEC,URL"));
+                                                 ":; there are file:PATH (or just PATH), mem:BYTES, fault:SPEC,URL, record:FILE,URL"));
 }
 
 std::string StoreNote(const BlockStore& store) {
   if (const auto* file = dynamic_cast<const FileStore*>(&store)) return file->note();
   if (const auto* fault = dynamic_cast<const FaultStore*>(&store)) return StoreNote(fault->inner());
+  if (const auto* record = dynamic_cast<const RecordStore*>(&store)) return StoreNote(record->inner());
   return "";
 }
 

@@ -8,6 +8,9 @@
 //                       lose (says OK, does nothing), tear (writes the first half, says OK), misdirect (writes at
 //                       the wrong place, says OK) or flip (one bit of what is read). Nest them for more than one:
 //                       fault:read-eio@1M+4K,fault:flush-eio-after=20,file:/var/tmp/image
+//   record:FILE,URL     the store URL, and in FILE (which must not exist; no commas) a record of all that changes it,
+//                       for tests that cut the power afterwards: see sal/record_store.h and docs/testing.md. Marks
+//                       come in through the socket FILE.sock
 //
 // BYTES, OFFSET and LENGTH are read by ParseSize().
 

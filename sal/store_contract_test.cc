@@ -37,11 +37,11 @@ struct Bench {
   }
 };
 
-std::unique_ptr<Bench> ByUrl(const std::string& url, const std::string& path) {
+std::unique_ptr<Bench> ByUrl(const std::string& url, const std::string& path, uint64_t create_bytes) {
   auto bench = std::make_unique<Bench>();
   bench->environment = std::make_unique<RealEnvironment>(1);
   bench->path = path;
-  auto store = OpenStore(url, {.create_bytes = path.empty() ? 0 : kStoreBytes, .lock_wait_ms = 0});
+  auto store = OpenStore(url, {.create_bytes = create_bytes, .lock_wait_ms = 0});
   EXPECT_TRUE(store.ok()) << store.status();
   if (store.ok()) bench->store = *std::move(store);
   return bench;
@@ -55,14 +55,20 @@ struct Kind {
 std::vector<Kind> Kinds() {
   const std::string image = absl::StrCat(std::getenv("TEST_TMPDIR"), "/contract.img");
   return {
-      {"Memory", [] { return ByUrl("mem:16M", ""); }},
-      {"File", [=] { return ByUrl(image, image); }},
+      {"Memory", [] { return ByUrl("mem:16M", "", 0); }},
+      {"File", [=] { return ByUrl(image, image, kStoreBytes); }},
       {"FileOnTmpfs",
        [] {
          const std::string path = absl::StrCat("/dev/shm/stagefs-contract-", getpid());
-         return ByUrl("file:" + path, path);
+         return ByUrl("file:" + path, path, kStoreBytes);
        }},
-      {"FaultThatNeverHits", [] { return ByUrl("fault:any-eio-count=0,mem:16M", ""); }},
+      {"FaultThatNeverHits", [] { return ByUrl("fault:any-eio-count=0,mem:16M", "", 0); }},
+      {"Recorded",
+       [] {
+         const std::string record = absl::StrCat("/tmp/stagefs-contract-", getpid());  // short, for its socket
+         std::remove(record.c_str());
+         return ByUrl(absl::StrCat("record:", record, ",mem:16M"), record, 0);
+       }},
       {"Simulated",
        [] {
          auto bench = std::make_unique<Bench>();

@@ -196,6 +196,13 @@ std::string AbsoluteStore(absl::string_view url) {
     if (comma == absl::string_view::npos) return std::string(url);
     return absl::StrCat(url.substr(0, comma + 1), AbsoluteStore(url.substr(comma + 1)));
   }
+  if (scheme == "record") {
+    const size_t begin = scheme.size() + 1, comma = url.find(',');
+    if (comma == absl::string_view::npos || comma == begin) return std::string(url);
+    const std::string file(url.substr(begin, comma - begin));
+    return absl::StrCat("record:", std::filesystem::absolute(file).lexically_normal().string(), ",",
+                        AbsoluteStore(url.substr(comma + 1)));
+  }
   if (!scheme.empty() && scheme != "file") return std::string(url);
   const std::string path(absl::StripPrefix(url, "file:"));
   if (path.empty()) return std::string(url);

@@ -20,6 +20,8 @@ TEST(AbsoluteStoreTest, OnlyPathsAreMadeAbsolute) {
   EXPECT_EQ(AbsoluteStore("fault:read-eio@1M+4K,fault:flush-eio,image"),
             "fault:read-eio@1M+4K,fault:flush-eio," + here + "/image");
   EXPECT_EQ(AbsoluteStore("fault:nonsense"), "fault:nonsense");
+  EXPECT_EQ(AbsoluteStore("record:log,file:image"), "record:" + here + "/log,file:" + here + "/image");
+  EXPECT_EQ(AbsoluteStore("record:log"), "record:log");
   EXPECT_EQ(AbsoluteStore(""), "");
 }
 
