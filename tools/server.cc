@@ -104,6 +104,7 @@ std::string StatisticsJson(const std::string& store, const core::Engine& engine,
   json.Number("destage_bytes_written", stats.destage_bytes_written);
   json.Number("bytes_read", stats.bytes_read);
   json.Number("checksum_errors", stats.checksum_errors);
+  json.Text("transport", fuse::TransportName(fuse));
   json.Number("requests", std::accumulate(fuse.requests.begin(), fuse.requests.end(), uint64_t{0}));
   json.Number("request_bytes_read", fuse.read_bytes);
   json.Number("request_bytes_written", fuse.written_bytes);

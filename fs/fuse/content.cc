@@ -43,24 +43,29 @@ void Release(fuse_req_t request, fuse_ino_t ino, fuse_file_info*) {
 void Read(fuse_req_t request, fuse_ino_t ino, size_t size, off_t offset, fuse_file_info*) {
   Transport& transport = TransportOf(request);
   size = std::min<size_t>(size, BufferPool::kLargeBytes);
-  Buffer buffer = transport.buffers().Take(size);
-  std::byte* const destination = buffer.data();
+  // Into the request's own memory, if it has any: from there the reply need not be copied.
+  Buffer buffer;
+  std::byte* destination = Transport::current().port->memory().data();
+  if (Transport::current().port->memory().size() < size) {
+    buffer = transport.buffers().Take(size);
+    destination = buffer.data();
+  }
   ServingOf(request).volume.Read(
       ino, static_cast<uint64_t>(offset), absl::MakeSpan(destination, size),
-      [reply = Reply(request), buffer = std::move(buffer)](absl::StatusOr<size_t> read) mutable {
+      [reply = Reply(request), destination, buffer = std::move(buffer)](absl::StatusOr<size_t> read) mutable {
         if (!read.ok()) return reply.Status(read.status());
         reply.transport().CountRead(*read);
-        reply.Data(buffer.data(), *read);
+        reply.Data(destination, *read);
       });
 }
 
-// A write that nothing stands in the way of any more. `buffer` holds `bytes`.
+// A write that nothing stands in the way of any more.
 struct PendingWrite {
   volume::Ino ino;
   uint64_t offset;
   absl::Span<const std::byte> bytes;
   bool durable;  // answer when it is durable
-  Buffer buffer;
+  Buffer buffer;  // empty: they lie in the request's own memory
   Reply reply;
 };
 
@@ -84,16 +89,18 @@ void WriteNow(Serving& serving, PendingWrite write) {
 void Write(fuse_req_t request, fuse_ino_t ino, const char* payload, size_t size, off_t offset, fuse_file_info* file) {
   Serving& serving = ServingOf(request);
   if (size > volume::kMaxWriteBytes) return Reply(request).Error(EIO);
-  // Small payloads are copied, so that many of them can wait without using up the large buffers; a large one keeps the
-  // buffer that it came in.
+  // Unless the payload stays where it is: small ones are copied, so that many of them can wait without using up the
+  // large buffers; a large one keeps the buffer that it came in.
   Buffer buffer;
   const std::byte* bytes = reinterpret_cast<const std::byte*>(payload);
-  if (size <= BufferPool::kSmallBytes) {
-    buffer = TransportOf(request).buffers().Take(size);
-    memcpy(buffer.data(), payload, size);
-    bytes = buffer.data();
-  } else {
-    buffer = std::move(*Transport::current().buffer);
+  if (Buffer* const arrived_in = Transport::current().buffer; arrived_in != nullptr) {
+    if (size <= BufferPool::kSmallBytes) {
+      buffer = TransportOf(request).buffers().Take(size);
+      memcpy(buffer.data(), payload, size);
+      bytes = buffer.data();
+    } else {
+      buffer = std::move(*arrived_in);
+    }
   }
   // Cached files get an FSYNC from the kernel behind an O_SYNC write; uncached ones do not.
   const bool durable = serving.options.cache == CacheMode::kNone && (file->flags & (O_SYNC | O_DSYNC)) != 0 &&

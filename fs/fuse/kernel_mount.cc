@@ -26,6 +26,7 @@ namespace stagefs::fuse {
 namespace {
 
 constexpr char kDevice[] = "/dev/fuse";
+constexpr char kEnableUring[] = "/sys/module/fuse/parameters/enable_uring";
 
 bool IsBlockDevice(const std::string& path) {
   struct stat status;
@@ -136,7 +137,9 @@ void Set(const std::string& path, absl::string_view value, const MountOptions& o
 bool IsDeadMount(const std::string& directory) {
   // Not stat(): the kernel may remember the attributes of the root directory, but it asks for these each time.
   struct statfs numbers;
-  return statfs(directory.c_str(), &numbers) != 0 && (errno == ENOTCONN || errno == ECONNABORTED);
+  if (statfs(directory.c_str(), &numbers) == 0) return false;
+  // ECANCELED: the question came while the server, which used io_uring, was dying.
+  return errno == ENOTCONN || errno == ECONNABORTED || errno == ECANCELED;
 }
 
 absl::StatusOr<KernelMount> MountKernel(const std::string& source, const std::string& directory,
@@ -158,6 +161,29 @@ absl::StatusOr<KernelMount> MountKernel(const std::string& source, const std::st
     return status;
   }
   return mounted;
+}
+
+absl::Status EnableUring(const MountOptions& options) {
+  // Opening the device loads the kernel module.
+  const int device_fd = open(kDevice, O_RDWR | O_CLOEXEC);
+  if (device_fd >= 0) close(device_fd);
+  const int fd = open(kEnableUring, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the kernel has no FUSE over io_uring (Linux 6.14 and later do): ", kEnableUring, ": ",
+                     strerror(errno)));
+  }
+  char value = 'N';
+  const ssize_t size = read(fd, &value, 1);
+  close(fd);
+  if (size == 1 && value == 'Y') return absl::OkStatus();
+  const absl::Status status = WriteSetting(kEnableUring, "Y");
+  if (!status.ok()) {
+    return absl::FailedPreconditionError(absl::StrCat("it is switched off, and cannot be switched on: ",
+                                                      status.message(), " (as root: echo Y > ", kEnableUring, ")"));
+  }
+  if (options.log) options.log(absl::StrCat("set ", kEnableUring, " to Y"));
+  return absl::OkStatus();
 }
 
 absl::StatusOr<int> CloneDevice(int device_fd) {

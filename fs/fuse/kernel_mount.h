@@ -26,6 +26,10 @@ struct KernelMount {
 absl::StatusOr<KernelMount> MountKernel(const std::string& source, const std::string& directory,
                                         const MountOptions& options);
 
+// Sees to it that the kernel offers FUSE over io_uring to mounts made from now on: as root it switches that on for the
+// host, and tells `options.log` of it. Errors: FailedPrecondition (this kernel has none; it is off, and this is not root).
+absl::Status EnableUring(const MountOptions& options);
+
 // Another descriptor for the same connection, with a queue of replies of its own. FailedPrecondition where the kernel
 // or the permissions of /dev/fuse do not allow it.
 absl::StatusOr<int> CloneDevice(int device_fd);

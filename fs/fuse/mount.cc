@@ -49,15 +49,34 @@ FuseServer::FuseServer(volume::Volume& volume, const MountOptions& options)
 absl::StatusOr<std::unique_ptr<FuseServer>> FuseServer::Mount(volume::Volume& volume, const std::string& source_name,
                                                               const std::string& directory,
                                                               const MountOptions& options) {
+  if (options.transport == TransportChoice::kDevice) {
+    return MountOver(/*over_uring=*/false, volume, source_name, directory, options);
+  }
+  absl::Status uring = EnableUring(options);  // before the mount: the kernel's first request says what it offers
+  if (uring.ok()) {
+    auto server = MountOver(/*over_uring=*/true, volume, source_name, directory, options);
+    if (!absl::IsUnavailable(server.status())) return server;
+    uring = server.status();
+  }
+  const std::string reason = absl::StrCat("FUSE over io_uring cannot be used: ", uring.message());
+  if (options.transport == TransportChoice::kUring) return absl::FailedPreconditionError(reason);
+  if (options.log) options.log(absl::StrCat(reason, ". Requests come by /dev/fuse"));
+  return MountOver(/*over_uring=*/false, volume, source_name, directory, options);
+}
+
+absl::StatusOr<std::unique_ptr<FuseServer>> FuseServer::MountOver(bool over_uring, volume::Volume& volume,
+                                                                  const std::string& source_name,
+                                                                  const std::string& directory,
+                                                                  const MountOptions& options) {
   std::unique_ptr<FuseServer> server(new FuseServer(volume, options));
-  ASSIGN_OR_RETURN(server->mount_, MountKernel(source_name, directory, options));
   FuseServer* const self = server.get();
-  server->transport_ = std::make_unique<Transport>(
-      self->mount_.device_fd, Operations(), &self->serving_,
-      [self](const fuse_in_header& header, const void* argument, size_t size) {
-        return HandleRaw(*self->transport_, self->serving_, header, argument, size);
-      },
-      self->options_);
+  const auto raw = [self](const fuse_in_header& header, const void* argument, size_t size) {
+    return HandleRaw(*self->transport_, self->serving_, header, argument, size);
+  };
+  ASSIGN_OR_RETURN(server->mount_, MountKernel(source_name, directory, options));
+  server->transport_ = std::make_unique<Transport>(self->mount_.device_fd, Operations(), &self->serving_, raw,
+                                                   self->options_);
+  if (over_uring) RETURN_IF_ERROR(server->transport_->PrepareUring());
   RETURN_IF_ERROR(server->transport_->Start());
   TuneHost(server->mount_, server->options_);
   if (options.cache == CacheMode::kWriteBack) {

@@ -56,6 +56,11 @@ class FuseServer {
 
  private:
   FuseServer(volume::Volume& volume, const MountOptions& options);
+  // Mount(), and `over_uring` says how. Unavailable: it turned out too late that io_uring cannot be used.
+  static absl::StatusOr<std::unique_ptr<FuseServer>> MountOver(bool over_uring, volume::Volume& volume,
+                                                               const std::string& source_name,
+                                                               const std::string& directory,
+                                                               const MountOptions& options);
   void Log(const std::string& line) const;
   void TakeSignals(int stop_fd);
 

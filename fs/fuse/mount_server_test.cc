@@ -6,6 +6,7 @@
 #include <sys/mount.h>
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -15,14 +16,17 @@
 #include "fs/fuse/mount.h"
 #include "fs/fuse/testing/memory_volume.h"
 #include "fs/fuse/testing/mounted_test.h"
+#include "fs/fuse/testing/test_transport.h"
 #include "sal/mutex.h"
 
 namespace stagefs::fuse::testing {
 namespace {
 
+MountOptions TestOptions() { return *ParseMountOptions(TestTransportOption()); }
+
 absl::StatusCode MountCode(const std::string& directory) {
   MemoryVolume volume;
-  return FuseServer::Mount(volume, "test", directory, MountOptions()).status().code();
+  return FuseServer::Mount(volume, "test", directory, TestOptions()).status().code();
 }
 
 std::string FreshDirectory() {
@@ -96,32 +100,57 @@ std::vector<std::thread> StartWriters(const ServedMount& mounted, const std::str
   return writers;
 }
 
-uint64_t WriteRequests(const ServedMount& mounted) {
+std::string Statistics(const ServedMount& mounted) {
   char text[65536] = {};
   EXPECT_GT(getxattr(mounted.directory().c_str(), kStatisticsXattr, text, sizeof(text) - 1), 0) << errno;
-  const char* at = strstr(text, "\"write\": ");
-  return at == nullptr ? 0 : strtoull(at + 9, nullptr, 10);
+  return text;
+}
+
+uint64_t WriteRequests(const ServedMount& mounted) {
+  const std::string text = Statistics(mounted);
+  const size_t at = text.find("\"write\": ");
+  return at == std::string::npos ? 0 : strtoull(text.c_str() + at + 9, nullptr, 10);
+}
+
+bool KernelHasUring() { return access("/sys/module/fuse/parameters/enable_uring", F_OK) == 0; }
+
+bool IsOverUring() { return KernelHasUring() && absl::string_view(TestTransportOption()) != "transport=dev"; }
+
+// How many writes of 1 MiB can wait for the volume at once, wherever they come from.
+size_t LargeWritesThatCanWait() {
+  return IsOverUring() ? UringTransport::DepthOf(std::thread::hardware_concurrency()) : Transport::kLargeBuffers;
+}
+
+TEST(MountServerTest, TheStatisticsNameTheTransport) {
+  ServedMount mounted(OpenTestVolume, "");
+  ASSERT_TRUE(mounted.ok());
+  const char* expected = IsOverUring() ? "\"transport\": \"io_uring\"" : "\"transport\": \"dev\"";
+  EXPECT_NE(Statistics(mounted).find(expected), std::string::npos) << Statistics(mounted);
 }
 
 TEST(MountServerTest, RequestsThatWaitHoldNoThread) {
-  ServedMount mounted(HoldUntilThereAre(48), "threads=1");
+  const int places = static_cast<int>(LargeWritesThatCanWait());
+  const int large_count = std::clamp(places / 4, 1, 8);
+  // One place is left for what comes meanwhile.
+  const int small_count = IsOverUring() ? places - large_count - 1 : 40;
+  ServedMount mounted(HoldUntilThereAre(large_count + small_count), "threads=1");
   ASSERT_TRUE(mounted.ok());
-  std::vector<std::thread> large = StartWriters(mounted, "large", 8, 1 << 20);
-  std::vector<std::thread> small = StartWriters(mounted, "small", 40, 4096);
-  while (WriteRequests(mounted) < 48) sched_yield();
+  std::vector<std::thread> large = StartWriters(mounted, "large", large_count, 1 << 20);
+  std::vector<std::thread> small = StartWriters(mounted, "small", small_count, 4096);
+  while (WriteRequests(mounted) < static_cast<uint64_t>(large_count + small_count)) sched_yield();
   EXPECT_EQ(mkdir(mounted.Path("meanwhile").c_str(), 0755), 0) << errno;
   mounted.MakeItFail();
   for (std::thread& writer : large) writer.join();
   for (std::thread& writer : small) writer.join();
-  for (int i = 0; i < 8; ++i) {
+  for (int i = 0; i < large_count; ++i) {
     EXPECT_TRUE(ReadFile(mounted.Path(absl::StrCat("large", i))) == Pattern(1 << 20, static_cast<unsigned>(i)));
   }
 }
 
 TEST(MountServerTest, WhenTheBuffersAreUsedUpRequestsWaitAndNothingIsLost) {
   constexpr int kWriters = 60;
-  static_assert(kWriters > Transport::kLargeBuffers);
-  ServedMount mounted(HoldUntilThereAre(Transport::kLargeBuffers), "threads=2");
+  ASSERT_LT(LargeWritesThatCanWait(), size_t{kWriters});
+  ServedMount mounted(HoldUntilThereAre(LargeWritesThatCanWait()), "threads=2");
   ASSERT_TRUE(mounted.ok());
   std::vector<std::thread> writers = StartWriters(mounted, "f", kWriters, 1 << 20);
   mounted.MakeItFail();
@@ -154,7 +183,7 @@ TEST(MountServerTest, ADeadMountIsTakenAwayByTheNextOne) {
     const pid_t pid = fork();
     if (pid == 0) {
       MemoryVolume volume;
-      auto server = FuseServer::Mount(volume, "test", directory, MountOptions());
+      auto server = FuseServer::Mount(volume, "test", directory, TestOptions());
       if (!server.ok()) _exit(1);
       raise(SIGKILL);
     }
@@ -208,6 +237,108 @@ TEST(MountServerTest, AnAbortedConnectionEndsTheServerAndLeavesNoMount) {
   EXPECT_FALSE(IsDeadMount(mounted.directory()));
 }
 
+// Threads that create, write, read and remove files until a call fails, which must be because the mount has ended.
+std::vector<std::thread> StartLoad(const ServedMount& mounted, int count) {
+  std::vector<std::thread> threads;
+  for (int i = 0; i < count; ++i) {
+    // By a descriptor, since the path leads to the bare mount point once the mount is gone.
+    const int directory = open(mounted.directory().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    EXPECT_GE(directory, 0) << errno;
+    threads.emplace_back([directory, name = absl::StrCat("load", i), i] {
+      std::string bytes(i % 2 == 0 ? 1 << 20 : 4096, 'x');
+      bool ended = false;
+      while (!ended) {
+        const int fd = openat(directory, name.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+        ended = fd < 0 || pwrite(fd, bytes.data(), bytes.size(), 0) < 0 || fsync(fd) != 0 ||
+                posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED) != 0 || pread(fd, bytes.data(), bytes.size(), 0) < 0 ||
+                unlinkat(directory, name.c_str(), 0) != 0;
+        const int error = errno;
+        if (ended) {
+          // ECANCELED, over io_uring: it reached the server while that was dying.
+          EXPECT_TRUE(error == ENOTCONN || error == ECONNABORTED || error == ECANCELED || error == EIO) << error;
+        }
+        if (fd >= 0) close(fd);
+      }
+      close(directory);
+    });
+  }
+  return threads;
+}
+
+void WaitForWrites(const ServedMount& mounted, uint64_t count) {
+  while (WriteRequests(mounted) < count) sched_yield();
+}
+
+TEST(MountServerTest, AServerKilledUnderLoadLetsGoOfItsClients) {
+  ServedMount mounted(OpenTestVolume, "");
+  ASSERT_TRUE(mounted.ok());
+  std::vector<std::thread> load = StartLoad(mounted, 8);
+  WaitForWrites(mounted, 200);
+  ASSERT_EQ(kill(mounted.server_pid(), SIGKILL), 0);
+  for (std::thread& thread : load) thread.join();
+  EXPECT_TRUE(IsDeadMount(mounted.directory()));
+  mounted.Unmount();
+  EXPECT_FALSE(IsDeadMount(mounted.directory()));
+}
+
+TEST(MountServerTest, AnAbortUnderLoadEndsClientsAndServer) {
+  ServedMount mounted(OpenTestVolume, "");
+  ASSERT_TRUE(mounted.ok());
+  std::vector<std::thread> load = StartLoad(mounted, 8);
+  WaitForWrites(mounted, 200);
+  umount2(mounted.directory().c_str(), MNT_FORCE);  // EBUSY or not: it aborts
+  for (std::thread& thread : load) thread.join();
+  siginfo_t info = {};
+  ASSERT_EQ(waitid(P_PID, mounted.server_pid(), &info, WEXITED | WNOWAIT), 0);
+  EXPECT_EQ(info.si_code, CLD_EXITED);
+  EXPECT_EQ(info.si_status, 0);
+}
+
+TEST(MountServerTest, AnAbortWhileRequestsWaitEndsTheServerOnceTheyAreAnswered) {
+  const int count = static_cast<int>(std::min<size_t>(LargeWritesThatCanWait() / 2, 8));
+  ServedMount mounted(HoldUntilThereAre(count), "");
+  ASSERT_TRUE(mounted.ok());
+  std::vector<std::thread> writers;
+  for (int i = 0; i < count; ++i) {
+    writers.emplace_back([path = mounted.Path(absl::StrCat("f", i))] {
+      const File file(path, O_WRONLY | O_CREAT);
+      EXPECT_LT(write(file.fd(), std::string(200000, 'x').data(), 200000), 0);
+    });
+  }
+  WaitForWrites(mounted, count);
+  umount2(mounted.directory().c_str(), MNT_FORCE);
+  for (std::thread& writer : writers) writer.join();
+  mounted.MakeItFail();  // lets the held writes go: their replies find nobody
+  siginfo_t info = {};
+  ASSERT_EQ(waitid(P_PID, mounted.server_pid(), &info, WEXITED | WNOWAIT), 0);
+  EXPECT_EQ(info.si_code, CLD_EXITED);
+  EXPECT_EQ(info.si_status, 0);
+}
+
+TEST(MountServerTest, KilledClientsLeaveNothingBehind) {
+  ServedMount mounted(OpenTestVolume, "");
+  ASSERT_TRUE(mounted.ok());
+  for (int round = 0; round < 20; ++round) {
+    const pid_t client = fork();
+    if (client == 0) {
+      const std::string path = mounted.Path("f"), bytes(300000, 'x');
+      while (true) {
+        const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+        (void)!pwrite(fd, bytes.data(), bytes.size(), 0);
+        fsync(fd);
+        close(fd);
+      }
+    }
+    WaitForWrites(mounted, WriteRequests(mounted) + 3);
+    ASSERT_EQ(kill(client, SIGKILL), 0);
+    ASSERT_EQ(waitpid(client, nullptr, 0), client);
+  }
+  EXPECT_EQ(ReadFile(mounted.Path("f")).size(), 300000u);
+  // RELEASE comes some time after the close; then nothing but this very question is in flight.
+  while (Statistics(mounted).find("\"in_flight\": 0}") == std::string::npos) sched_yield();
+  EXPECT_EQ(mounted.Unmount(), 0);
+}
+
 TEST(MountServerTest, AReadOnlyMountRefusesChanges) {
   ServedMount mounted(OpenTestVolume, "ro");
   ASSERT_TRUE(mounted.ok());
@@ -246,9 +377,7 @@ TEST(MountServerTest, OnABlockDeviceSyncReachesTheServerAndUnmountingWaitsForIt)
     WriteFile(mounted.Path("f"), "x");
     const File file(mounted.Path("f"), O_RDONLY);
     ASSERT_EQ(syncfs(file.fd()), 0);
-    char text[65536] = {};
-    EXPECT_GT(getxattr(mounted.directory().c_str(), kStatisticsXattr, text, sizeof(text) - 1), 0);
-    EXPECT_NE(strstr(text, "\"syncfs\": 1"), nullptr) << text;
+    EXPECT_NE(Statistics(mounted).find("\"syncfs\": 1"), std::string::npos) << Statistics(mounted);
   }
   EXPECT_EQ(unlink(image.c_str()), 0);
   EXPECT_EQ(unlink(name.c_str()), 0);

@@ -40,7 +40,21 @@ std::vector<ExtraOption> OwnOptions(MountOptions* options) {
          }
          return absl::OkStatus();
        }},
-      {"threads", "N", "threads that serve requests (default: CPUs, 2 to 16)",
+      {"transport", "WAY", "how requests come: uring (over io_uring), dev (/dev/fuse), or auto (default: uring if possible)",
+       [options](absl::string_view value) {
+         if (value == "auto") {
+           options->transport = TransportChoice::kAuto;
+         } else if (value == "uring") {
+           options->transport = TransportChoice::kUring;
+         } else if (value == "dev") {
+           options->transport = TransportChoice::kDevice;
+         } else {
+           return absl::InvalidArgumentError(
+               absl::StrCat("mount option transport=", value, ": auto, uring or dev is expected"));
+         }
+         return absl::OkStatus();
+       }},
+      {"threads", "N", "threads that serve requests on /dev/fuse (default: CPUs, 2 to 16)",
        [options](absl::string_view value) { return TakeNumber("threads", value, 1, 64, &options->threads); }},
       {"max_background", "N", "background requests the kernel keeps going (default 64)",
        [options](absl::string_view value) {

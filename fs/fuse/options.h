@@ -25,10 +25,18 @@ enum class CacheMode {
   kNone,          // nothing is cached; one write(2) of up to 1 MiB is one change, whatever its alignment
 };
 
+// How requests come from the kernel.
+enum class TransportChoice {
+  kAuto,   // over io_uring if it can be had
+  kUring,  // over io_uring, or the mount fails
+  kDevice  // by /dev/fuse
+};
+
 struct MountOptions {
   // --- From -o ---
+  TransportChoice transport = TransportChoice::kAuto;
   CacheMode cache = CacheMode::kWriteThrough;
-  uint32_t threads = 0;            // 0: as many as there are CPUs, at least 2 and at most 16
+  uint32_t threads = 0;            // on /dev/fuse. 0: as many as there are CPUs, at least 2 and at most 16
   uint32_t max_background = 64;    // how many read-aheads, writebacks and asynchronous requests the kernel keeps going
   // How far the kernel reads ahead, in several requests at once. Set through sysfs, so only for root.
   uint32_t read_ahead_kb = 4096;

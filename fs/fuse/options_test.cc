@@ -11,6 +11,7 @@ TEST(MountOptionsTest, NothingGivenMeansWriteThroughAndTheKernelsPermissions) {
   const absl::StatusOr<MountOptions> options = ParseMountOptions("");
   ASSERT_TRUE(options.ok()) << options.status();
   EXPECT_EQ(options->cache, CacheMode::kWriteThrough);
+  EXPECT_EQ(options->transport, TransportChoice::kAuto);
   EXPECT_EQ(options->threads, 0u);
   EXPECT_EQ(options->max_background, 64u);
   EXPECT_EQ(options->read_ahead_kb, 4096u);
@@ -32,6 +33,9 @@ TEST(MountOptionsTest, EveryOptionReachesItsField) {
   EXPECT_EQ(options->default_permissions, std::optional<bool>(false));
   EXPECT_FALSE(options->fuseblk);
   EXPECT_EQ(ParseMountOptions("cache=none")->cache, CacheMode::kNone);
+  EXPECT_EQ(ParseMountOptions("transport=uring")->transport, TransportChoice::kUring);
+  EXPECT_EQ(ParseMountOptions("transport=dev")->transport, TransportChoice::kDevice);
+  EXPECT_EQ(ParseMountOptions("transport=dev,transport=auto")->transport, TransportChoice::kAuto);
 }
 
 TEST(MountOptionsTest, TheLaterOfTwoFlagsWins) {
@@ -58,7 +62,7 @@ TEST(MountOptionsTest, AnUnknownOptionIsNamedAndTheKnownOnesAreListed) {
 
 TEST(MountOptionsTest, BadValuesAreRefused) {
   for (const char* text : {"threads", "threads=", "threads=0", "threads=65", "threads=two", "max_background=0",
-                           "cache=fast", "cache", "nofuseblk=1", "ro=1", "read_ahead_kb=-1"}) {
+                           "cache=fast", "cache", "transport=fast", "transport", "nofuseblk=1", "ro=1", "read_ahead_kb=-1"}) {
     EXPECT_EQ(ParseMountOptions(text).status().code(), absl::StatusCode::kInvalidArgument) << text;
   }
 }

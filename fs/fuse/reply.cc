@@ -65,10 +65,9 @@ template <typename SendIt>
 void Reply::Answer(SendIt send_it) {
   STAGEFS_CHECK(transport_ != nullptr);
   Transport* const transport = std::exchange(transport_, nullptr);
-  int& thread_fd = Transport::reply_fd();
-  const int before = std::exchange(thread_fd, fd_);
-  send_it(*transport);
-  thread_fd = before;
+  RequestPort* const before = std::exchange(Transport::current().port, port_);
+  send_it();
+  Transport::current().port = before;
   transport->EndRequest();
 }
 
@@ -79,12 +78,12 @@ void Reply::Raw(int error, const void* bytes, size_t size) {
   header.error = -error;
   header.len = static_cast<uint32_t>(sizeof(header) + size);
   const iovec message[] = {{&header, sizeof(header)}, {const_cast<void*>(bytes), size}};
-  Answer([&](Transport& transport) { transport.Send(fd_, absl::MakeConstSpan(message, size == 0 ? 1 : 2)); });
+  Answer([&] { port_->Send(absl::MakeConstSpan(message, size == 0 ? 1 : 2)); });
 }
 
 void Reply::Error(int error) {
   if (request_ == nullptr) return Raw(error, nullptr, 0);
-  Answer([&](Transport&) { fuse_reply_err(request_, error); });
+  Answer([&] { fuse_reply_err(request_, error); });
 }
 
 void Reply::Status(const absl::Status& status) { Error(volume::ToErrno(status)); }
@@ -96,39 +95,39 @@ void Reply::SyncStatus(const absl::Status& status) {
 
 void Reply::Entry(const volume::Attributes& attributes) {
   const fuse_entry_param entry = ToEntry(attributes);
-  Answer([&](Transport&) { fuse_reply_entry(request_, &entry); });
+  Answer([&] { fuse_reply_entry(request_, &entry); });
 }
 
 void Reply::NoEntry() {
   fuse_entry_param entry = {};  // node 0: "there is none"
   entry.entry_timeout = kForeverSeconds;
-  Answer([&](Transport&) { fuse_reply_entry(request_, &entry); });
+  Answer([&] { fuse_reply_entry(request_, &entry); });
 }
 
 void Reply::Attributes(const volume::Attributes& attributes) {
   const struct stat out = ToStat(attributes);
-  Answer([&](Transport&) { fuse_reply_attr(request_, &out, kForeverSeconds); });
+  Answer([&] { fuse_reply_attr(request_, &out, kForeverSeconds); });
 }
 
 void Reply::Created(const volume::Attributes& attributes, const fuse_file_info& file) {
   const fuse_entry_param entry = ToEntry(attributes);
-  Answer([&](Transport&) { fuse_reply_create(request_, &entry, &file); });
+  Answer([&] { fuse_reply_create(request_, &entry, &file); });
 }
 
 void Reply::Opened(const fuse_file_info& file) {
-  Answer([&](Transport&) { fuse_reply_open(request_, &file); });
+  Answer([&] { fuse_reply_open(request_, &file); });
 }
 
 void Reply::Data(const void* bytes, size_t size) {
-  Answer([&](Transport&) { fuse_reply_buf(request_, static_cast<const char*>(bytes), size); });
+  Answer([&] { fuse_reply_buf(request_, static_cast<const char*>(bytes), size); });
 }
 
 void Reply::Written(size_t bytes) {
-  Answer([&](Transport&) { fuse_reply_write(request_, bytes); });
+  Answer([&] { fuse_reply_write(request_, bytes); });
 }
 
 void Reply::Offset(uint64_t offset) {
-  Answer([&](Transport&) { fuse_reply_lseek(request_, static_cast<off_t>(offset)); });
+  Answer([&] { fuse_reply_lseek(request_, static_cast<off_t>(offset)); });
 }
 
 void Reply::StatFs(const volume::StatFs& numbers) {
@@ -143,12 +142,12 @@ void Reply::StatFs(const volume::StatFs& numbers) {
   out.f_ffree = numbers.free_blocks;
   out.f_favail = numbers.available_blocks;
   out.f_namemax = volume::kMaxNameBytes;
-  Answer([&](Transport&) { fuse_reply_statfs(request_, &out); });
+  Answer([&] { fuse_reply_statfs(request_, &out); });
 }
 
 void Reply::Xattr(absl::string_view value, size_t capacity) {
   if (capacity == 0) {
-    Answer([&](Transport&) { fuse_reply_xattr(request_, value.size()); });
+    Answer([&] { fuse_reply_xattr(request_, value.size()); });
   } else if (value.size() > capacity) {
     Error(ERANGE);
   } else {

@@ -37,19 +37,19 @@ class Reply {
   explicit Reply(fuse_req_t request)
       : transport_(static_cast<Transport*>(fuse_req_userdata(request))),
         request_(request),
-        fd_(Transport::reply_fd()) {
+        port_(Transport::current().port) {
     transport_->BeginRequest();
   }
   // For one that it did not.
   Reply(Transport* transport, const fuse_in_header& header)
-      : transport_(transport), unique_(header.unique), fd_(Transport::reply_fd()) {
+      : transport_(transport), unique_(header.unique), port_(Transport::current().port) {
     transport_->BeginRequest();
   }
   Reply(Reply&& other) noexcept
       : transport_(std::exchange(other.transport_, nullptr)),
         request_(other.request_),
         unique_(other.unique_),
-        fd_(other.fd_) {}
+        port_(other.port_) {}
   Reply& operator=(Reply&&) = delete;
   ~Reply();  // must have answered
 
@@ -82,7 +82,7 @@ class Reply {
   Transport* transport_;  // null: answered or moved from
   fuse_req_t request_ = nullptr;  // null: by `unique_`
   uint64_t unique_ = 0;
-  int fd_;
+  RequestPort* port_;
 };
 
 }  // namespace stagefs::fuse

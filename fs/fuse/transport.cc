@@ -11,7 +11,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "fs/fuse/kernel_mount.h"
+#include "fs/fuse/uring_protocol.h"
 #include "sal/check.h"
+#include "sal/status_macros.h"
 
 namespace stagefs::fuse {
 namespace {
@@ -25,6 +27,8 @@ constexpr uint32_t kInitExtended = 1u << 30;
 constexpr uint32_t kDirectIoAllowMmap2 = 1u << (36 - 32);
 // With an unaligned O_DIRECT buffer, 1 MiB touches 257 pages. The kernel lowers this to its own limit, 256 by default.
 constexpr uint16_t kMaxPages = 260;
+constexpr size_t kPageBytes = 4096;
+static_assert(kMaxPages * kPageBytes >= kMaxRequestBytes);
 
 size_t ThreadCount(const MountOptions& options) {
   if (options.threads != 0) return options.threads;
@@ -53,7 +57,7 @@ std::string FuseStatsJson(const FuseStats& stats) {
     absl::StrAppend(&json, comma, "\"", kOpcodeNames[opcode], "\": ", stats.requests[opcode]);
     comma = ", ";
   }
-  absl::StrAppend(&json, "}, \"read_bytes\": ", stats.read_bytes, ", \"written_bytes\": ", stats.written_bytes,
+  absl::StrAppend(&json, "}, \"transport\": \"", TransportName(stats), "\", \"read_bytes\": ", stats.read_bytes, ", \"written_bytes\": ", stats.written_bytes,
                   ", \"in_flight\": ", stats.in_flight, "}");
   return json;
 }
@@ -63,9 +67,12 @@ CurrentRequest& Transport::current() {
   return current;
 }
 
-int& Transport::reply_fd() {
-  thread_local int fd = -1;
-  return fd;
+void Transport::DevicePort::Send(absl::Span<const iovec> message) {
+  if (writev(fd, message.data(), static_cast<int>(message.size())) >= 0) return;
+  // ENOENT: the request was interrupted. ENODEV and ECONNABORTED: the mount is gone.
+  if (errno != ENOENT && errno != ENODEV && errno != ECONNABORTED && options_.log) {
+    options_.log(absl::StrCat("sending a reply: ", strerror(errno)));
+  }
 }
 
 Transport::Transport(int device_fd, const fuse_lowlevel_ops& operations, void* user, RawHandler raw,
@@ -89,42 +96,60 @@ Transport::Transport(int device_fd, const fuse_lowlevel_ops& operations, void* u
     return static_cast<Transport*>(transport)->SendForLibrary(pieces, count);
   };
   STAGEFS_CHECK(fuse_session_custom_io(session_, &io, device_fd) == 0);
-  fds_.push_back(device_fd);
+  ports_.push_back(std::make_unique<DevicePort>(device_fd, options_));
 }
 
 Transport::~Transport() {
   WaitUntilUnmounted();
-  for (size_t i = 1; i < fds_.size(); ++i) close(fds_[i]);
-  fuse_session_destroy(session_);  // closes fds_[0]
+  uring_.reset();
+  for (size_t i = 1; i < ports_.size(); ++i) close(ports_[i]->fd);
+  fuse_session_destroy(session_);  // closes that of ports_[0]
+}
+
+absl::Status Transport::PrepareUring() {
+  const auto dispatch = [this](RequestPort& port, absl::Span<std::byte> request) { Dispatch(port, nullptr, request); };
+  ASSIGN_OR_RETURN(uring_, UringTransport::Create(kMaxPages * kPageBytes, dispatch, options_.log));
+  return absl::OkStatus();
 }
 
 absl::Status Transport::Start() {
-  const size_t thread_count = ThreadCount(options_);
-  for (size_t i = 1; i < thread_count; ++i) {
-    const absl::StatusOr<int> fd = CloneDevice(fds_[0]);
-    if (!fd.ok()) break;  // the remaining threads share the session's descriptor
-    fds_.push_back(*fd);
-  }
   // Signals are for the process's own threads.
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
+  const absl::Status status = StartThreads();
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  return status;
+}
+
+absl::Status Transport::StartThreads() {
+  StartWorker(*ports_[0]);
   {
     MutexLock lock(&mutex_);
-    running_workers_ = thread_count;
+    while (!initialized_ && running_workers_ == 1) changed_.Wait(&mutex_);
+    if (!initialized_) return absl::InternalError("the mount ended before the kernel began to use it");
   }
-  for (size_t i = 0; i < thread_count; ++i) {
-    workers_.emplace_back([this, fd = fds_[i < fds_.size() ? i : 0]] { ServeRequests(fd); });
+  if (over_uring_) return uring_->Register(ports_[0]->fd);
+  for (size_t i = 1; i < ThreadCount(options_); ++i) {
+    const absl::StatusOr<int> fd = CloneDevice(ports_[0]->fd);
+    if (fd.ok()) ports_.push_back(std::make_unique<DevicePort>(*fd, options_));
+    StartWorker(fd.ok() ? *ports_.back() : *ports_[0]);
   }
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  MutexLock lock(&mutex_);
-  while (!initialized_ && running_workers_ == thread_count) changed_.Wait(&mutex_);
-  return initialized_ ? absl::OkStatus() : absl::InternalError("the mount ended before the kernel began to use it");
+  return absl::OkStatus();
+}
+
+void Transport::StartWorker(DevicePort& port) {
+  {
+    MutexLock lock(&mutex_);
+    ++running_workers_;
+  }
+  workers_.emplace_back([this, &port] { ServeRequests(port); });
 }
 
 void Transport::WaitUntilUnmounted() {
   for (std::thread& worker : workers_) worker.join();
   workers_.clear();
+  if (uring_ != nullptr) uring_->Join();
   if (in_flight_.fetch_or(kSomebodyWaits) < kOneInFlight) return;
   MutexLock lock(&mutex_);
   while (!drained_) changed_.Wait(&mutex_);
@@ -143,23 +168,23 @@ FuseStats Transport::stats() const {
   stats.read_bytes = read_bytes_.load(std::memory_order_relaxed);
   stats.written_bytes = written_bytes_.load(std::memory_order_relaxed);
   stats.in_flight = in_flight_.load(std::memory_order_relaxed) / kOneInFlight;
+  stats.over_uring = over_uring_;
   return stats;
 }
 
-void Transport::ServeRequests(int fd) {
-  reply_fd() = fd;
+void Transport::ServeRequests(DevicePort& port) {
   Buffer buffer;
   do {
     if (buffer.empty()) buffer = buffers_.Take(BufferPool::kLargeBytes);
-  } while (ReceiveAndDispatch(fd, &buffer));
+  } while (ReceiveAndDispatch(port, &buffer));
   MutexLock lock(&mutex_);
   --running_workers_;
   changed_.SignalAll();
 }
 
-bool Transport::ReceiveAndDispatch(int fd, Buffer* buffer) {
+bool Transport::ReceiveAndDispatch(DevicePort& port, Buffer* buffer) {
   std::byte* const start = buffer->data() - kWritePrefixBytes;
-  const ssize_t size = read(fd, start, kWritePrefixBytes + BufferPool::kLargeBytes);
+  const ssize_t size = read(port.fd, start, kWritePrefixBytes + BufferPool::kLargeBytes);
   if (size < 0) {
     // ENOENT: the request was interrupted before we got it. ENODEV: unmounted. ECONNABORTED: by force.
     if (errno == EINTR || errno == EAGAIN || errno == ENOENT) return true;
@@ -169,35 +194,30 @@ bool Transport::ReceiveAndDispatch(int fd, Buffer* buffer) {
     return false;
   }
   STAGEFS_CHECK(static_cast<size_t>(size) >= sizeof(fuse_in_header));
-  const auto* header = reinterpret_cast<const fuse_in_header*>(start);
-  if (header->opcode < FuseStats::kOpcodes) requests_[header->opcode].fetch_add(1, std::memory_order_relaxed);
-  // Inodes have no lookup counts to bring down, and every request ends by itself.
-  if (header->opcode == FUSE_FORGET || header->opcode == FUSE_BATCH_FORGET || header->opcode == FUSE_INTERRUPT) {
-    return true;
-  }
-  current() = {buffer, header->opcode == FUSE_INIT ? reinterpret_cast<const fuse_init_in*>(header + 1) : nullptr};
-  if (!raw_(*header, header + 1, size - sizeof(*header))) {
-    fuse_buf request = {};
-    request.size = static_cast<size_t>(size);
-    request.mem = start;
-    fuse_session_process_buf(session_, &request);
-  }
-  current() = {};
+  Dispatch(port, buffer, absl::MakeSpan(start, static_cast<size_t>(size)));
   return true;
 }
 
-void Transport::Send(int fd, absl::Span<const iovec> message) {
-  if (writev(fd, message.data(), static_cast<int>(message.size())) >= 0) return;
-  // ENOENT: the request was interrupted. ENODEV and ECONNABORTED: the mount is gone.
-  if (errno != ENOENT && errno != ENODEV && errno != ECONNABORTED && options_.log) {
-    options_.log(absl::StrCat("sending a reply: ", strerror(errno)));
+void Transport::Dispatch(RequestPort& port, Buffer* buffer, absl::Span<std::byte> request) {
+  const auto* header = reinterpret_cast<const fuse_in_header*>(request.data());
+  if (header->opcode < FuseStats::kOpcodes) requests_[header->opcode].fetch_add(1, std::memory_order_relaxed);
+  // Inodes have no lookup counts to bring down, and every request ends by itself.
+  if (header->opcode == FUSE_FORGET || header->opcode == FUSE_BATCH_FORGET || header->opcode == FUSE_INTERRUPT) return;
+  const void* const argument = header + 1;
+  current() = {&port, buffer, header->opcode == FUSE_INIT ? static_cast<const fuse_init_in*>(argument) : nullptr};
+  if (!raw_(*header, argument, request.size() - sizeof(*header))) {
+    fuse_buf whole = {};
+    whole.size = request.size();
+    whole.mem = request.data();
+    fuse_session_process_buf(session_, &whole);
   }
+  current() = {};
 }
 
 void Transport::InvalidateAttributes(uint64_t ino) {
-  const int before = std::exchange(reply_fd(), fds_[0]);
+  RequestPort* const before = std::exchange(current().port, ports_[0].get());
   fuse_lowlevel_notify_inval_inode(session_, ino, /*off=*/-1, /*len=*/0);  // a negative offset: no pages
-  reply_fd() = before;
+  current().port = before;
 }
 
 ssize_t Transport::SendForLibrary(const iovec* pieces, int count) {
@@ -206,7 +226,7 @@ ssize_t Transport::SendForLibrary(const iovec* pieces, int count) {
   if (current().init != nullptr && count == 2) {
     SendInitReply(*current().init, pieces);
   } else {
-    Send(reply_fd(), absl::MakeConstSpan(pieces, count));
+    current().port->Send(absl::MakeConstSpan(pieces, count));
   }
   return static_cast<ssize_t>(size);  // libfuse would only print the error
 }
@@ -221,8 +241,13 @@ void Transport::SendInitReply(const fuse_init_in& offered, const iovec* pieces) 
     reply.flags |= kInitExtended;
     reply.flags2 |= offered.flags2 & kDirectIoAllowMmap2;
   }
+  if (uring_ != nullptr && (offered.flags & kInitExtended) && (offered.flags2 & kInitOverUring)) {
+    reply.flags |= kInitExtended;
+    reply.flags2 |= kInitOverUring;
+    over_uring_ = true;
+  }
   const iovec message[] = {pieces[0], {&reply, sizeof(reply)}};
-  Send(reply_fd(), message);
+  current().port->Send(message);
   MutexLock lock(&mutex_);
   initialized_ = true;
   changed_.SignalAll();

@@ -1,10 +1,13 @@
-// Transport: requests in, replies out, over /dev/fuse with a cloned descriptor and a thread for each.
+// Transport: requests in, replies out, and libfuse in between. There are two ways for them.
 //
-// A worker reads a request into a buffer of its own and runs its handler, which may keep the buffer (a large
-// WRITE does); the worker then goes on with another one. So requests are parked, not threads: what bounds
-// them is the BufferPool.
+// /dev/fuse, with a cloned descriptor and a thread for each: a worker reads a request into a buffer of its own and runs
+// its handler, which may keep the buffer (a large WRITE does); the worker then goes on with another one. So requests are
+// parked, not threads: what bounds them is the BufferPool.
 //
-// A reply must leave by the descriptor its request came by, from whatever thread. Reply (fs/fuse/reply.h) remembers it
+// io_uring (fs/fuse/uring_transport.h), where the kernel offers it: requests come in memory that is theirs until they
+// are answered. One worker stays for /dev/fuse: INIT, FORGET and INTERRUPT come that way, notifications leave by it.
+//
+// A reply must leave the way its request came, from whatever thread. Reply (fs/fuse/reply.h) remembers the RequestPort
 // and names it to libfuse's send function, which is ours, by a thread-local variable.
 //
 // The library decodes and encodes what it knows. What it does not know or answers badly goes to the RawHandler first:
@@ -30,6 +33,8 @@
 #include "absl/types/span.h"
 #include "fs/fuse/buffer_pool.h"
 #include "fs/fuse/options.h"
+#include "fs/fuse/request_port.h"
+#include "fs/fuse/uring_transport.h"
 #include "sal/mutex.h"
 
 namespace stagefs::fuse {
@@ -42,14 +47,22 @@ struct FuseStats {
   std::array<uint64_t, kOpcodes> requests = {};  // by FUSE opcode
   uint64_t read_bytes = 0, written_bytes = 0;    // as sent and received, not as asked for
   uint64_t in_flight = 0;                        // received, not answered
+  bool over_uring = false;                       // requests come over io_uring, else by /dev/fuse
 };
+
+// "io_uring" or "dev", as the mount option has it.
+inline const char* TransportName(const FuseStats& stats) { return stats.over_uring ? "io_uring" : "dev"; }
 
 // {"lookup": 3, ...}: the opcodes that occurred, by name, and the other counts.
 std::string FuseStatsJson(const FuseStats& stats);
 
-// The request that this thread is dispatching. Valid inside a handler only.
+// The request that this thread is dispatching, valid inside a handler only; and the port of the reply that this thread
+// is sending.
 struct CurrentRequest {
-  Buffer* buffer = nullptr;            // what the request arrived in. Move it out to keep the request's memory
+  RequestPort* port = nullptr;
+  // What the request arrived in: move it out to keep the request's memory. Null if that memory stays anyway until the
+  // request is answered.
+  Buffer* buffer = nullptr;
   const fuse_init_in* init = nullptr;  // what the kernel offers, if this is INIT
 };
 
@@ -71,8 +84,12 @@ class Transport {
   Transport(const Transport&) = delete;
   Transport& operator=(const Transport&) = delete;
 
-  // Starts the workers and returns when the kernel has got the answer to INIT: the mount is usable.
-  // Errors: Internal (the mount went away before, or the kernel is too old).
+  // Makes what io_uring needs, so that Start() uses it if the kernel offers it. Errors: FailedPrecondition,
+  // ResourceExhausted: it cannot be had; Start() then does without.
+  absl::Status PrepareUring();
+  // Starts serving and returns when the kernel has got the answer to INIT: the mount is usable.
+  // Errors: Internal (the mount went away before, or the kernel is too old); Unavailable (the kernel has refused
+  // io_uring after it had offered it: unmount, and mount again without).
   absl::Status Start();
   // Returns when the mount is gone, every worker has ended and every request has been answered.
   void WaitUntilUnmounted();
@@ -82,12 +99,7 @@ class Transport {
   BufferPool& buffers() { return buffers_; }
 
   // --- For Reply and handlers ---
-  // The request this thread is dispatching.
   static CurrentRequest& current();
-  // Through which descriptor this thread's next reply leaves. A worker's own, unless a Reply says otherwise.
-  static int& reply_fd();
-  // Sends one message. Errors (the request was interrupted, the mount is gone) do not matter to anybody.
-  void Send(int fd, absl::Span<const iovec> message);
   // Makes the kernel ask for the attributes of `ino` when it next needs them. Any thread that holds no lock.
   void InvalidateAttributes(uint64_t ino);
   void BeginRequest() { in_flight_.fetch_add(kOneInFlight, std::memory_order_relaxed); }
@@ -96,9 +108,23 @@ class Transport {
   void CountWritten(uint64_t bytes) { written_bytes_.fetch_add(bytes, std::memory_order_relaxed); }
 
  private:
-  void ServeRequests(int fd);
+  // A descriptor of /dev/fuse, the session's or a clone.
+  class DevicePort final : public RequestPort {
+   public:
+    DevicePort(int fd, const MountOptions& options) : fd(fd), options_(options) {}
+    void Send(absl::Span<const iovec> message) override;
+    const int fd;
+
+   private:
+    const MountOptions& options_;
+  };
+
+  absl::Status StartThreads();
+  void StartWorker(DevicePort& port);
+  void ServeRequests(DevicePort& port);
   // False: the connection is over.
-  bool ReceiveAndDispatch(int fd, Buffer* buffer);
+  bool ReceiveAndDispatch(DevicePort& port, Buffer* buffer);
+  void Dispatch(RequestPort& port, Buffer* buffer, absl::Span<std::byte> request);
   ssize_t SendForLibrary(const iovec* pieces, int count);
   void SendInitReply(const fuse_init_in& offered, const iovec* pieces);
 
@@ -107,12 +133,14 @@ class Transport {
   void* const user_;
   const RawHandler raw_;
   fuse_session* session_ = nullptr;
-  std::vector<int> fds_;  // [0] is the session's
+  std::vector<std::unique_ptr<DevicePort>> ports_;  // [0] is the session's
   BufferPool buffers_;
+  std::unique_ptr<UringTransport> uring_;  // null: not for this mount
 
   std::vector<std::thread> workers_;
   std::array<std::atomic<uint64_t>, FuseStats::kOpcodes> requests_ = {};
   std::atomic<uint64_t> read_bytes_ = 0, written_bytes_ = 0;
+  std::atomic<bool> over_uring_ = false;  // as INIT was answered
 
   // Twice the number of requests in flight, plus 1 when somebody waits for that to be 0. One word, since whoever ends
   // the last request may touch this object afterwards only if it is known to be waited for.

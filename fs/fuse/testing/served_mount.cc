@@ -16,6 +16,7 @@
 #include "fs/fuse/kernel_mount.h"
 #include "fs/fuse/mount.h"
 #include "fs/fuse/options.h"
+#include "fs/fuse/testing/test_transport.h"
 #include "sal/check.h"
 
 namespace stagefs::fuse::testing {
@@ -60,7 +61,7 @@ void ServedMount::Serve(const std::function<std::unique_ptr<VolumeHolder>()>& op
   sigemptyset(&failure);
   sigaddset(&failure, SIGUSR1);
   pthread_sigmask(SIG_BLOCK, &failure, nullptr);
-  absl::StatusOr<MountOptions> parsed = ParseMountOptions(options);
+  absl::StatusOr<MountOptions> parsed = ParseMountOptions(absl::StrCat(TestTransportOption(), ",", options));
   if (!parsed.ok()) {
     Log(parsed.status().ToString());
     _exit(2);

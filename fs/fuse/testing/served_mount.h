@@ -30,7 +30,8 @@ class VolumeHolder {
 
 class ServedMount {
  public:
-  // `open` runs in the server's process. `options` as after -o; `source` as for FuseServer::Mount().
+  // `open` runs in the server's process. `options` as after -o, behind that of fs/fuse/testing/test_transport.h; `source`
+  // as for FuseServer::Mount().
   // Start it before the test's process starts threads. On failure ok() is false.
   ServedMount(std::function<std::unique_ptr<VolumeHolder>()> open, absl::string_view options,
               absl::string_view source = "served-mount", int timeout_seconds = 50);

@@ -1,0 +1,7 @@
+#include "fs/fuse/testing/test_transport.h"
+
+namespace stagefs::fuse::testing {
+
+const char* TestTransportOption() { return "transport=auto"; }
+
+}  // namespace stagefs::fuse::testing

@@ -1,0 +1,309 @@
+#include "fs/fuse/uring_queue.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "sal/check.h"
+#include "sal/status_macros.h"
+
+namespace stagefs::fuse {
+namespace {
+
+constexpr size_t kPageBytes = 4096;
+// An entry's headers lie at the start of a page of their own, and at its end the request's prefix, in front of the
+// payload.
+static_assert(sizeof(UringHeaders) + kMaxRequestPrefixBytes <= kPageBytes);
+
+constexpr int kFixedDevice = 0;  // /dev/fuse in the ring's table of files
+
+// The queue that this thread owns.
+thread_local const UringQueue* owned_queue = nullptr;
+
+// How many bytes of content a request moves.
+size_t MovedBytes(absl::Span<const std::byte> request) {
+  const auto* header = reinterpret_cast<const fuse_in_header*>(request.data());
+  if (header->opcode == FUSE_WRITE) return request.size();
+  if (header->opcode == FUSE_READ && request.size() >= sizeof(fuse_in_header) + sizeof(fuse_read_in)) {
+    return reinterpret_cast<const fuse_read_in*>(header + 1)->size;
+  }
+  return 0;
+}
+
+// What the commands of a connection that has ended come back with.
+bool IsTheEnd(int result) { return result == -ENOTCONN || result == -ECONNABORTED || result == -ECANCELED; }
+
+}  // namespace
+
+class UringQueue::Entry final : public RequestPort {
+ public:
+  Entry(UringQueue* queue, std::byte* page, size_t payload_bytes)
+      : queue_(queue), headers_(reinterpret_cast<UringHeaders*>(page)), payload_(page + kPageBytes, payload_bytes) {
+    pieces_[0] = {headers_, sizeof(*headers_)};
+    pieces_[1] = {payload_.data(), payload_.size()};
+  }
+
+  void Send(absl::Span<const iovec> message) override {
+    const absl::Status placed = PlaceReply(message, headers_, payload_);
+    if (!placed.ok()) {
+      if (queue_->handlers_.log) queue_->handlers_.log(placed.message());
+      Refuse();
+      return;
+    }
+    queue_->Answered(this);
+  }
+  absl::Span<std::byte> memory() override { return payload_; }
+
+  // The request that has arrived.
+  absl::StatusOr<absl::Span<std::byte>> Take() {
+    commit_id_ = headers_->commit_id;
+    return AssembleRequest(*headers_, payload_);
+  }
+  // Answers EIO.
+  void Refuse() {
+    fuse_out_header header = {};
+    header.len = sizeof(header);
+    header.error = -EIO;
+    header.unique = commit_id_;
+    const iovec message[] = {{&header, sizeof(header)}};
+    STAGEFS_CHECK(PlaceReply(message, headers_, payload_).ok());
+    queue_->Answered(this);
+  }
+
+  uint64_t commit_id() const { return commit_id_; }
+  const iovec* pieces() const { return pieces_; }
+
+ private:
+  UringQueue* const queue_;
+  UringHeaders* const headers_;
+  const absl::Span<std::byte> payload_;
+  iovec pieces_[2];
+  uint64_t commit_id_ = 0;
+};
+
+absl::StatusOr<std::unique_ptr<UringQueue>> UringQueue::Create(uint16_t id, unsigned depth, size_t payload_bytes,
+                                                               const Handlers& handlers) {
+  std::unique_ptr<UringQueue> queue(new UringQueue(id, handlers));
+  RETURN_IF_ERROR(queue->MakeRing(depth));
+  RETURN_IF_ERROR(queue->MapEntries(depth, payload_bytes));
+  return queue;
+}
+
+UringQueue::UringQueue(uint16_t id, const Handlers& handlers) : id_(id), handlers_(handlers) {}
+
+absl::Status UringQueue::MakeRing(unsigned depth) {
+  // Disabled: the thread that enables it is the one that owns it. With deferred task work requests are copied in when
+  // that thread asks for them, and it is not interrupted.
+  const unsigned flags = IORING_SETUP_SQE128 | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
+                         IORING_SETUP_R_DISABLED | IORING_SETUP_CLAMP;
+  // A command for each entry, and the watch on wake_fd_.
+  const int error = io_uring_queue_init(depth + 1, &ring_, flags);
+  if (error < 0) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("io_uring is not available: ", strerror(-error),
+                     "; check sysctl kernel.io_uring_disabled, and what the container allows (seccomp)"));
+  }
+  has_ring_ = true;
+  wake_fd_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (wake_fd_ < 0) return absl::ResourceExhaustedError(absl::StrCat("eventfd: ", strerror(errno)));
+  return absl::OkStatus();
+}
+
+absl::Status UringQueue::MapEntries(unsigned depth, size_t payload_bytes) {
+  const size_t stride = kPageBytes + payload_bytes;
+  area_bytes_ = depth * stride;
+  void* area = mmap(nullptr, area_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (area == MAP_FAILED) {
+    return absl::ResourceExhaustedError(absl::StrCat("mapping ", area_bytes_, " bytes: ", strerror(errno)));
+  }
+  area_ = static_cast<std::byte*>(area);
+  for (unsigned i = 0; i < depth; ++i) {
+    entries_.push_back(std::make_unique<Entry>(this, area_ + i * stride, payload_bytes));
+  }
+  return absl::OkStatus();
+}
+
+UringQueue::~UringQueue() {
+  STAGEFS_CHECK(!thread_.joinable());
+  if (has_ring_) io_uring_queue_exit(&ring_);
+  if (wake_fd_ >= 0) close(wake_fd_);
+  if (area_ != nullptr) munmap(area_, area_bytes_);
+}
+
+absl::Status UringQueue::Start(int device_fd) {
+  thread_ = std::thread([this, device_fd] { Run(device_fd); });
+  MutexLock lock(&mutex_);
+  while (!is_registered_) registered_.Wait(&mutex_);
+  return registration_;
+}
+
+void UringQueue::Join() {
+  if (thread_.joinable()) thread_.join();
+}
+
+void UringQueue::Run(int device_fd) {
+  owned_queue = this;
+  pthread_setname_np(pthread_self(), absl::StrCat("fuse-queue-", id_).c_str());
+  // Where that cannot be (the CPU is offline, or not for us) the thread runs anywhere.
+  if (id_ < CPU_SETSIZE) {
+    cpu_set_t cpus;
+    CPU_ZERO(&cpus);
+    CPU_SET(id_, &cpus);
+    pthread_setaffinity_np(pthread_self(), sizeof(cpus), &cpus);
+  }
+  absl::Status status = Register(device_fd);
+  {
+    MutexLock lock(&mutex_);
+    registration_ = std::move(status);
+    is_registered_ = true;
+    registered_.SignalAll();
+  }
+  Serve();
+}
+
+absl::Status UringQueue::Register(int device_fd) {
+  // liburing 2.3 declares io_uring_enable_rings(), but does not export it.
+  int error = 0;
+  if (syscall(SYS_io_uring_register, ring_.ring_fd, IORING_REGISTER_ENABLE_RINGS, nullptr, 0) < 0) error = -errno;
+  if (error >= 0) error = io_uring_register_files(&ring_, &device_fd, 1);
+  if (error < 0) return absl::UnavailableError(absl::StrCat("queue ", id_, ": io_uring: ", strerror(-error)));
+  io_uring_register_ring_fd(&ring_);  // cheaper, where it can be had
+  for (const std::unique_ptr<Entry>& entry : entries_) {
+    io_uring_sqe* const sqe = NewCommand(kUringRegister, 0);
+    sqe->addr = reinterpret_cast<uint64_t>(entry->pieces());
+    sqe->len = 2;
+    io_uring_sqe_set_data(sqe, entry.get());
+    ++live_;
+  }
+  WatchWakeups();
+  SubmitAndWait(0);
+  // What is refused comes back at once. Requests that come back, too, are left for HandleCompletions().
+  absl::Status status;
+  unsigned head;
+  io_uring_cqe* cqe;
+  io_uring_for_each_cqe(&ring_, head, cqe) {
+    if (cqe->res >= 0 || cqe->user_data == 0) continue;
+    status.Update(absl::UnavailableError(
+        absl::StrCat("the kernel refuses an entry of queue ", id_, ": ", strerror(-cqe->res))));
+  }
+  return status;
+}
+
+void UringQueue::Serve() {
+  while (live_ > 0) {
+    // In this order: what is handed back after the look at the list finds the flag.
+    asleep_.store(true);
+    SendReplies();
+    SubmitAndWait(1);
+    asleep_.store(false);
+    HandleCompletions();
+  }
+}
+
+void UringQueue::SendReplies() {
+  sending_.swap(answered_here_);
+  {
+    MutexLock lock(&mutex_);
+    sending_.insert(sending_.end(), answered_elsewhere_.begin(), answered_elsewhere_.end());
+    answered_elsewhere_.clear();
+  }
+  for (Entry* entry : sending_) {
+    io_uring_sqe* const sqe = NewCommand(kUringCommitAndFetch, entry->commit_id());
+    io_uring_sqe_set_data(sqe, entry);
+  }
+  sending_.clear();
+}
+
+void UringQueue::WatchWakeups() {
+  io_uring_sqe* const sqe = io_uring_get_sqe(&ring_);
+  STAGEFS_CHECK(sqe != nullptr);
+  // Once for all writes to the eventfd. Its count is of no interest, so nobody reads it.
+  io_uring_prep_poll_multishot(sqe, wake_fd_, POLLIN);
+  io_uring_sqe_set_data(sqe, nullptr);
+}
+
+void UringQueue::SubmitAndWait(unsigned completions) {
+  while (true) {
+    const int result = completions == 0 ? io_uring_submit(&ring_) : io_uring_submit_and_wait(&ring_, completions);
+    if (result >= 0 && io_uring_sq_ready(&ring_) == 0) return;
+    // Interrupted, or short of memory for the moment.
+    STAGEFS_CHECK(result >= 0 || result == -EINTR || result == -EAGAIN || result == -EBUSY || result == -ENOMEM);
+    if (io_uring_sq_ready(&ring_) == 0 && io_uring_cq_ready(&ring_) >= completions) return;
+  }
+}
+
+void UringQueue::HandleCompletions() {
+  // Taken off the ring before any is handled: handlers take their time, and their replies need room on it.
+  arrivals_.clear();
+  unsigned head, count = 0;
+  bool watching = true;
+  io_uring_cqe* cqe;
+  io_uring_for_each_cqe(&ring_, head, cqe) {
+    ++count;
+    if (cqe->user_data != 0) {
+      arrivals_.push_back({static_cast<Entry*>(io_uring_cqe_get_data(cqe)), cqe->res});
+    } else if (!(cqe->flags & IORING_CQE_F_MORE)) {
+      watching = false;
+    }
+  }
+  io_uring_cq_advance(&ring_, count);
+  if (!watching) WatchWakeups();
+  for (const Arrival& arrival : arrivals_) {
+    if (arrival.result >= 0) {
+      HandleRequest(arrival.entry);
+      continue;
+    }
+    --live_;
+    if (!IsTheEnd(arrival.result) && handlers_.log) {
+      handlers_.log(absl::StrCat("queue ", id_, ": an entry is lost: ", strerror(-arrival.result)));
+    }
+  }
+}
+
+void UringQueue::HandleRequest(Entry* entry) {
+  const absl::StatusOr<absl::Span<std::byte>> request = entry->Take();
+  if (!request.ok()) {
+    if (handlers_.log) handlers_.log(request.status().message());
+    return entry->Refuse();
+  }
+  (MovedBytes(*request) >= kLargeBytes ? handlers_.large : handlers_.small)(*entry, *request);
+}
+
+io_uring_sqe* UringQueue::NewCommand(UringCommandCode code, uint64_t commit_id) {
+  io_uring_sqe* const sqe = io_uring_get_sqe(&ring_);
+  STAGEFS_CHECK(sqe != nullptr);  // there is one for each entry
+  memset(sqe, 0, 2 * sizeof(*sqe));
+  sqe->opcode = IORING_OP_URING_CMD;
+  sqe->flags = IOSQE_FIXED_FILE;
+  sqe->fd = kFixedDevice;
+  sqe->cmd_op = code;
+  const UringCommand command = {.flags = 0, .commit_id = commit_id, .queue = id_, .padding = {}};
+  memcpy(sqe->cmd, &command, sizeof(command));
+  return sqe;
+}
+
+void UringQueue::Answered(Entry* entry) {
+  if (owned_queue == this) {
+    answered_here_.push_back(entry);
+    return;
+  }
+  {
+    MutexLock lock(&mutex_);
+    answered_elsewhere_.push_back(entry);
+  }
+  if (!asleep_.exchange(false)) return;
+  const uint64_t one = 1;
+  // It fails only if the count were full, and then it is readable.
+  (void)!write(wake_fd_, &one, sizeof(one));
+}
+
+}  // namespace stagefs::fuse

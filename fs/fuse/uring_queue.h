@@ -1,0 +1,128 @@
+// UringQueue: one queue of FUSE over io_uring: a ring, the thread that owns it, and the entries that requests come in.
+//
+// The kernel has a queue per CPU and puts a request on that of the CPU it is made on. This queue's thread is pinned to
+// that CPU: it runs as soon as the caller sleeps, and the caller as soon as the thread does, without waking another CPU.
+// It handles requests itself, except for large ones, which it gives away, since copying would keep its CPU from small
+// ones.
+//
+// A reply goes to the kernel by a command on the ring, which only the owning thread may issue. A reply made on another
+// thread is handed back: put on a list, and the thread woken by an eventfd if it sleeps. Replies gather while the thread
+// handles requests and leave together, in the call in which it then waits for more.
+//
+// An entry is taken from its request's arrival until its reply has left: fetching is part of replying. So the depth
+// bounds how many requests of this CPU can wait for the volume at once; more wait in the kernel.
+//
+// The end: when the connection is gone (unmounted, aborted) each entry comes back with an error, those still being
+// answered when their reply is sent. With the last one the thread ends.
+
+#ifndef STAGEFS_FS_FUSE_URING_QUEUE_H_
+#define STAGEFS_FS_FUSE_URING_QUEUE_H_
+
+#include <liburing.h>
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "fs/fuse/request_port.h"
+#include "fs/fuse/uring_protocol.h"
+#include "sal/mutex.h"
+
+namespace stagefs::fuse {
+
+class UringQueue {
+ public:
+  // What a queue does with requests. Must outlive it; thread-safe.
+  struct Handlers {
+    // Handles `request`, whose reply leaves by `port`, now or later. On the queue's thread.
+    std::function<void(RequestPort& port, absl::Span<std::byte> request)> small;
+    // The same, but somewhere else: returns at once.
+    std::function<void(RequestPort& port, absl::Span<std::byte> request)> large;
+    // One line for the operator. May be empty.
+    std::function<void(absl::string_view)> log;
+  };
+
+  // Requests that move at least this much are large.
+  static constexpr size_t kLargeBytes = 128 << 10;
+
+  // Makes the ring and maps the memory, of which only what is used becomes resident: `depth` (at most 4096) entries of
+  // `payload_bytes` (a multiple of 4096). The kernel's side of the mount hears nothing of it yet. `id` is the CPU's
+  // number and the queue's. Errors: FailedPrecondition (no io_uring, or not for us), ResourceExhausted.
+  static absl::StatusOr<std::unique_ptr<UringQueue>> Create(uint16_t id, unsigned depth, size_t payload_bytes,
+                                                            const Handlers& handlers);
+  // Join() must have returned, if Start() was called.
+  ~UringQueue();
+  UringQueue(const UringQueue&) = delete;
+  UringQueue& operator=(const UringQueue&) = delete;
+
+  // Starts the thread, and returns when the kernel has taken or refused the entries. `device_fd` is the connection,
+  // which has answered INIT; it must stay open until Join() has returned. Unavailable: the kernel has refused; the
+  // thread then goes on with what it has taken.
+  absl::Status Start(int device_fd);
+  // Waits for the end of the connection, and the thread's.
+  void Join();
+
+ private:
+  class Entry;
+
+  UringQueue(uint16_t id, const Handlers& handlers);
+  absl::Status MakeRing(unsigned depth);
+  absl::Status MapEntries(unsigned depth, size_t payload_bytes);
+
+  // --- On the owning thread ---
+  void Run(int device_fd);
+  absl::Status Register(int device_fd);
+  void Serve();
+  void SendReplies();
+  void WatchWakeups();
+  void SubmitAndWait(unsigned completions);
+  // Takes the completions that are there and handles their requests.
+  void HandleCompletions();
+  void HandleRequest(Entry* entry);
+  io_uring_sqe* NewCommand(UringCommandCode code, uint64_t commit_id);
+
+  // On any thread, when the reply has been put into the entry.
+  void Answered(Entry* entry);
+
+  // Constant after Create().
+  const uint16_t id_;
+  const Handlers& handlers_;
+  std::byte* area_ = nullptr;
+  size_t area_bytes_ = 0;
+  std::vector<std::unique_ptr<Entry>> entries_;
+  int wake_fd_ = -1;
+
+  // Of the owning thread.
+  io_uring ring_ = {};
+  bool has_ring_ = false;
+  size_t live_ = 0;  // entries that the kernel has, or that are being answered
+  std::vector<Entry*> answered_here_;
+  std::vector<Entry*> sending_;
+  struct Arrival {
+    Entry* entry;
+    int result;
+  };
+  std::vector<Arrival> arrivals_;
+
+  std::thread thread_;
+  // Whoever hands back a reply and finds this set must wake the thread. Set before the list is looked at a last time.
+  std::atomic<bool> asleep_ = false;
+
+  Mutex mutex_;
+  CondVar registered_;
+  std::vector<Entry*> answered_elsewhere_ ABSL_GUARDED_BY(mutex_);
+  bool is_registered_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Status registration_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace stagefs::fuse
+
+#endif  // STAGEFS_FS_FUSE_URING_QUEUE_H_
