@@ -144,7 +144,8 @@ class Engine {
   virtual void Checkpoint(DurableCallback done) = 0;
 
   // A buffer of `block_count` (1 to 512) blocks, or null if staging memory is used up: then WhenStaging() calls back
-  // once when it is worth trying again.
+  // once when it is worth trying again. After a failure (see health()) it calls back at once, though no memory may ever
+  // come back.
   virtual std::shared_ptr<StagedData> TryStage(uint64_t block_count) = 0;
   virtual void WhenStaging(absl::AnyInvocable<void() &&> retry) = 0;
 

@@ -43,12 +43,22 @@ std::shared_ptr<StagedBuffer> StagingMemory::Allocate(uint64_t block_count) {
 void StagingMemory::WhenAvailable(absl::AnyInvocable<void() &&> retry) {
   {
     MutexLock lock(&mutex_);
-    if (used_bytes_ > 0) {
+    if (used_bytes_ > 0 && !nobody_waits_) {
       waiting_.push_back(std::move(retry));
       return;
     }
   }
   std::move(retry)();
+}
+
+void StagingMemory::StopWaiting() {
+  std::vector<absl::AnyInvocable<void() &&>> waiting;
+  {
+    MutexLock lock(&mutex_);
+    nobody_waits_ = true;
+    waiting.swap(waiting_);
+  }
+  for (auto& retry : waiting) std::move(retry)();
 }
 
 void StagingMemory::Free(AlignedMemory memory, int size_class) {

@@ -27,6 +27,8 @@ class StagingMemory : public std::enable_shared_from_this<StagingMemory> {
   // Null when the limit is reached; then `retry` of WhenAvailable() runs once after a buffer came back.
   std::shared_ptr<StagedBuffer> Allocate(uint64_t block_count);
   void WhenAvailable(absl::AnyInvocable<void() &&> retry);
+  // Buffers may never come back from here on: whoever waits, and will wait, is called at once.
+  void StopWaiting();
 
   uint64_t used_bytes() const;
   uint64_t limit_bytes() const { return limit_bytes_; }
@@ -42,6 +44,7 @@ class StagingMemory : public std::enable_shared_from_this<StagingMemory> {
   uint64_t held_bytes_ ABSL_GUARDED_BY(mutex_) = 0;  // handed out or kept
   std::array<std::vector<AlignedMemory>, kClasses> kept_ ABSL_GUARDED_BY(mutex_);
   std::vector<absl::AnyInvocable<void() &&>> waiting_ ABSL_GUARDED_BY(mutex_);
+  bool nobody_waits_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
 class StagedBuffer : public StagedData {

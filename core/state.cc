@@ -67,6 +67,8 @@ void State::Fail(absl::Status cause, Outbox& outbox) {
       absl::StrCat("the volume is read-only since a write failed: ", cause.ToString()));
   stats.failure = std::string(failure.message());
   log->Fail(failure, outbox);
+  // Extents that were not written keep their buffers, for reads.
+  staging->StopWaiting();
   monitor.environment().Log(absl::StrCat("stagefs: ", monitor.store().name(), ": ", failure.message(),
                                          "; nothing more is accepted, reads go on; unmount, mend the store, run fsck"));
   on_progress(outbox);

@@ -63,6 +63,14 @@ void SimulatedImage::Write(uint64_t offset_bytes, uint64_t length_bytes, const v
   }
 }
 
+bool SimulatedImage::Holds(uint64_t offset_bytes, uint64_t length_bytes) const {
+  for (uint64_t page = offset_bytes / kPageBytes; page * kPageBytes < offset_bytes + length_bytes; ++page) {
+    const auto chunk = chunks_.find(page / kChunkPages);
+    if (chunk == chunks_.end() || (*chunk->second)[page % kChunkPages] == nullptr) return false;
+  }
+  return true;
+}
+
 void SimulatedImage::Zero(uint64_t offset_bytes, uint64_t length_bytes) {
   static constexpr Page kZeros = {};
   static constexpr uint64_t kChunkBytes = kPageBytes * kChunkPages;

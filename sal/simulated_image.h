@@ -31,6 +31,9 @@ class SimulatedImage {
     }
   }
 
+  // Whether all of the range lies in pages that hold something else than zeros.
+  bool Holds(uint64_t offset_bytes, uint64_t length_bytes) const;
+
   static constexpr uint64_t kPageBytes = 4096;
   static constexpr uint64_t kChunkPages = 256;
 

@@ -117,6 +117,8 @@ void SimulatedStore::Submit(absl::Span<Request* const> requests) {
     if (!power_off_) {
       InFlight added = Capture(request);
       CountOverlaps(added);
+      InjectFaults(added);
+      if (request->op == Request::Op::kFlush && Hits(SimulatedFault::kSlowFlush, 0, 0)) latency_ns *= 100;
       in_flight_.emplace(id, std::move(added));
       environment_.Schedule(latency_ns, [this, id] { Finish(id); });
       if (id == cut_at_) power_off_ = true;
@@ -148,7 +150,90 @@ SimulatedStore::InFlight SimulatedStore::Capture(Request* request) {
     data.assign(request->length_bytes, std::byte{0xDC});  // discarded blocks read as anything
   }
   if (!data.empty()) added.write.data = std::make_shared<const std::vector<std::byte>>(std::move(data));
+  added.submitted = added.write.data;
   return added;
+}
+
+bool SimulatedStore::Hits(SimulatedFault fault, uint64_t offset_bytes, uint64_t length_bytes) {
+  const uint32_t one_in = faults_[fault];
+  if (one_in == 0 || !random_.OneIn(one_in)) return false;
+  if (faults_.may_hit && !faults_.may_hit(fault, offset_bytes, length_bytes)) return false;
+  ++fault_counts_[static_cast<size_t>(fault)];
+  return true;
+}
+
+void SimulatedStore::InjectFaults(InFlight& added) {
+  const uint64_t offset = added.write.offset_bytes, length = added.write.length_bytes;
+  if (faults_[SimulatedFault::kDecay] != 0) Decay();
+  switch (added.op) {
+    case Request::Op::kRead:
+      if (Hits(SimulatedFault::kReadError, offset, length)) {
+        added.error = absl::DataLossError(absl::StrCat(name_, ": ", Describe(*added.request), ": read error"));
+      }
+      return;
+    case Request::Op::kFlush:
+      if (Hits(SimulatedFault::kFlushError, 0, 0)) {
+        added.error = absl::UnavailableError(absl::StrCat(name_, ": flush error"));
+      }
+      return;
+    case Request::Op::kWrite:
+      return DamageWrite(added);
+    case Request::Op::kDiscard:
+    case Request::Op::kZero:
+      return;
+  }
+}
+
+void SimulatedStore::DamageWrite(InFlight& added) {
+  SimulatedWrite& write = added.write;
+  const uint64_t offset = write.offset_bytes, length = write.length_bytes;
+  const auto lose = [&write] { write.excluded.emplace_back(write.offset_bytes, write.length_bytes); };
+  if (!full_) full_ = Hits(SimulatedFault::kDeviceFull, offset, length);
+  if (full_ && !disk_.current.Holds(offset, length) &&
+      (!faults_.may_hit || faults_.may_hit(SimulatedFault::kDeviceFull, offset, length))) {
+    lose();
+    added.error = absl::UnavailableError(absl::StrCat(name_, ": ", Describe(*added.request), ": no space left"));
+  } else if (Hits(SimulatedFault::kWriteError, offset, length)) {
+    if (random_.OneIn(2)) lose();
+    write.Tear(geometry_.atomic_write_bytes, random_);
+    added.error = absl::UnavailableError(absl::StrCat(name_, ": ", Describe(*added.request), ": write error"));
+  } else if (Hits(SimulatedFault::kLostWrite, offset, length)) {
+    lose();
+  } else if (Hits(SimulatedFault::kTornWrite, offset, length)) {
+    write.Tear(geometry_.atomic_write_bytes, random_);
+  } else if (Hits(SimulatedFault::kCorruptedWrite, offset, length)) {
+    std::vector<std::byte> bytes = *write.data;
+    bytes[random_.Below(length)] ^= std::byte{1} << random_.Below(8);
+    write.data = std::make_shared<const std::vector<std::byte>>(std::move(bytes));
+  } else if (Hits(SimulatedFault::kMisdirectedWrite, offset, length)) {
+    Misdirect(write);
+  }
+  places_[places_written_++ % places_.size()] = {offset, length};
+}
+
+// To a place that was written lately, or anywhere: misdirection matters where there is something to lose.
+void SimulatedStore::Misdirect(SimulatedWrite& write) {
+  uint64_t target = random_.Below(geometry_.size_bytes);
+  if (places_written_ > 0 && random_.OneIn(2)) {
+    target = places_[random_.Below(std::min<uint64_t>(places_written_, places_.size()))].first;
+  }
+  target = std::min(target / 4096 * 4096, geometry_.size_bytes - write.length_bytes);
+  if (faults_.may_hit && !faults_.may_hit(SimulatedFault::kMisdirectedWrite, target, write.length_bytes)) {
+    write.excluded.emplace_back(write.offset_bytes, write.length_bytes);  // lost, then
+    return;
+  }
+  write.offset_bytes = target;
+}
+
+void SimulatedStore::Decay() {
+  if (places_written_ == 0) return;
+  const auto& [offset, length] = places_[random_.Below(std::min<uint64_t>(places_written_, places_.size()))];
+  const uint64_t place = offset + random_.Below(length);
+  if (!Hits(SimulatedFault::kDecay, place, 1)) return;
+  std::byte value;
+  ReadRaw(place, &value, 1);
+  value ^= std::byte{1} << random_.Below(8);
+  WriteRaw(place, &value, 1);
 }
 
 void SimulatedStore::CountOverlaps(const InFlight& added) {
@@ -174,6 +259,8 @@ void SimulatedStore::Finish(uint64_t id) {
   }
   InFlight done = std::move(found->second);
   in_flight_.erase(found);
+  absl::Status outcome = std::move(done.error);
+  if (!outcome.ok()) done.fua = false;
   switch (done.op) {
     case Request::Op::kRead: {
       uint64_t position = request->offset_bytes;
@@ -184,7 +271,7 @@ void SimulatedStore::Finish(uint64_t id) {
       break;
     }
     case Request::Op::kWrite: {
-      const std::byte* captured = done.write.data == nullptr ? nullptr : done.write.data->data();
+      const std::byte* captured = done.submitted->data();
       for (const iovec& buffer : request->buffers) {
         // The caller must not change a write's memory while it is in flight.
         STAGEFS_CHECK(std::memcmp(captured, buffer.iov_base, buffer.iov_len) == 0);
@@ -198,14 +285,14 @@ void SimulatedStore::Finish(uint64_t id) {
       FinishWrite(done);
       break;
     case Request::Op::kFlush:
-      if (options_.lie_about_flush) break;
+      if (options_.lie_about_flush || !outcome.ok()) break;
       for (; first_unflushed_ < done.flush_up_to; ++first_unflushed_) {
         disk_.unflushed.front().ApplyTo(disk_.durable);
         disk_.unflushed.pop_front();
       }
       break;
   }
-  Complete(request, absl::OkStatus());
+  Complete(request, std::move(outcome));
 }
 
 void SimulatedStore::FinishWrite(InFlight& done) {

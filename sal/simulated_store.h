@@ -8,13 +8,26 @@
 //   * loss of power at any request: each write that was completed but not flushed, or in flight, is kept, dropped, or
 //     torn (each atomic unit old or new), whatever happens to the others (CutAt, Crash with kPowerCut);
 //   * kill -9 at any request: in-flight writes land whole, in part or not at all, and the cache stays volatile (kKill);
-//   * completions in any order, any latency; discarded blocks that read as anything.
-// What it may only detect (DataLoss or an error, never wrong bytes):
-//   * decay of what was durable (CorruptByte); writes lost or misdirected by the disk (see fault_store.h); read errors.
+//   * completions in any order, any latency (kSlowFlush); discarded blocks that read as anything;
+//   * requests that fail and say so (kReadError, kWriteError, kFlushError, kDeviceFull): a failed read is an error for
+//     who needs it, a failed write or flush ends all changes, and what was acknowledged before is there after the
+//     next start.
+// What it may only detect (DataLoss, an error, a warning of the recovery; never wrong bytes):
+//   * bits that decay in what was durable (kDecay, CorruptByte), wherever they lie;
+//   * writes that complete with OK and land with a wrong bit (kCorruptedWrite), in part (kTornWrite), elsewhere
+//     (kMisdirectedWrite) or not at all (kLostWrite), if they are of home blocks, or of one slot of the superblock.
 // What nobody can detect from the disk alone:
+//   * an old image of the whole disk put back in its place;
 //   * a disk that lies about flushes or FUA and then loses power (lie_about_flush, lie_about_fua): it may come back as
 //     an older, consistent state. Tests use these switches to show that a sweep bites;
-//   * an old image of the whole disk put back in its place.
+//   * damage of any kind to the log's last frames before a crash, behind which no frame says that they were durable:
+//     the log then ends earlier, as if the power had failed earlier, at a prefix of what was accepted. (With a later
+//     frame that says so, the damage is seen, and the volume opens read-only.)
+//   * a write of the checksum table of which sectors keep their old content, which was valid (kLostWrite, kTornWrite,
+//     kMisdirectedWrite there): entries of the table are as of an earlier time. Where the home block has changed since,
+//     the two disagree and that is seen; but an entry that says "never written" makes the block read as zeros, and a
+//     block that was zeroed since reads as it did before. The same if writes of a home block and of its table entry
+//     are lost together.
 //
 // The store also aborts when a caller changes a write's memory while it is in flight, and counts requests that overlap
 // a write in flight: the result of those is anybody's guess.
@@ -24,9 +37,11 @@
 #ifndef STAGEFS_SAL_SIMULATED_STORE_H_
 #define STAGEFS_SAL_SIMULATED_STORE_H_
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -59,6 +74,31 @@ struct SimulatedDisk {
   SimulatedImage durable;                // what survives for certain
   SimulatedImage current;                // what reads see: `durable` and then all of `unflushed`
   std::deque<SimulatedWrite> unflushed;  // completed, in the order of completion
+};
+
+// What the disk may do to a request, at most one of these to each. "OK" is what the caller hears.
+enum class SimulatedFault : uint8_t {
+  kReadError,         // a read fails with DataLoss; the next one may not
+  kWriteError,        // a write fails with Unavailable; some of it may have landed
+  kFlushError,        // a flush fails with Unavailable; nothing has become durable by it
+  kDeviceFull,        // from now on, writes to space that was never written fail with Unavailable
+  kSlowFlush,         // a flush takes a hundred times as long
+  kLostWrite,         // a write does not land; OK
+  kTornWrite,         // some atomic units of a write do not land; OK
+  kMisdirectedWrite,  // a write lands elsewhere; OK
+  kCorruptedWrite,    // a write lands with one bit wrong; OK
+  kDecay,             // one bit of something written earlier turns over, on the medium
+};
+inline constexpr size_t kSimulatedFaultKinds = 10;
+
+// The faults of a disk, by chance.
+struct SimulatedFaultPlan {
+  // Of so many requests that a kind could hit, one is hit; 0: none.
+  std::array<uint32_t, kSimulatedFaultKinds> one_in = {};
+  // Whether `fault` may damage this range: of the write, or what lies where it goes astray, or what decays. Empty: yes.
+  std::function<bool(SimulatedFault fault, uint64_t offset_bytes, uint64_t length_bytes)> may_hit;
+
+  uint32_t& operator[](SimulatedFault fault) { return one_in[static_cast<size_t>(fault)]; }
 };
 
 struct SimulatedStoreOptions {
@@ -116,6 +156,11 @@ class SimulatedStore : public BlockStore {
   void WriteRaw(uint64_t offset_bytes, const void* source, uint64_t length_bytes);
   void CorruptByte(uint64_t offset_bytes);
 
+  // What goes wrong from here on.
+  void SetFaults(SimulatedFaultPlan faults) { faults_ = std::move(faults); }
+  // How many requests were hit so far.
+  uint64_t fault_count(SimulatedFault fault) const { return fault_counts_[static_cast<size_t>(fault)]; }
+
   // Requests that overlapped a write, zeroing or discard in flight (or were one, and overlapped a read).
   uint64_t overlapping_requests() const { return overlapping_requests_; }
   // Writes that a crash now could lose.
@@ -126,12 +171,21 @@ class SimulatedStore : public BlockStore {
     Request* request;
     Request::Op op;
     bool fua;
-    SimulatedWrite write;       // for what writes; for reads its range only
+    SimulatedWrite write;       // for what writes, as it will land; for reads its range only
+    std::shared_ptr<const std::vector<std::byte>> submitted = nullptr;  // kWrite: what the caller gave
     uint64_t flush_up_to = 0;   // kFlush: writes completed before this sequence number become durable
+    absl::Status error = absl::OkStatus();  // what the caller is told in the end
   };
 
   InFlight Capture(Request* request);
   void CountOverlaps(const InFlight& added);
+  // Whether `fault` hits a request for this range now; counts it if so.
+  bool Hits(SimulatedFault fault, uint64_t offset_bytes, uint64_t length_bytes);
+  // Changes `added` as the faults want.
+  void InjectFaults(InFlight& added);
+  void DamageWrite(InFlight& added);
+  void Misdirect(SimulatedWrite& write);
+  void Decay();
   void Finish(uint64_t id);
   void FinishWrite(InFlight& done);
   void Exclude(uint64_t offset_bytes, uint64_t length_bytes);
@@ -151,6 +205,13 @@ class SimulatedStore : public BlockStore {
   uint64_t cut_at_ = 0;
   bool power_off_ = false;
   uint64_t overlapping_requests_ = 0;
+
+  SimulatedFaultPlan faults_;
+  std::array<uint64_t, kSimulatedFaultKinds> fault_counts_ = {};
+  bool full_ = false;
+  // Ranges that were written lately: decay chooses among them. A ring; `places_written_` counts all.
+  std::array<std::pair<uint64_t, uint64_t>, 256> places_ = {};
+  uint64_t places_written_ = 0;
 };
 
 }  // namespace stagefs::sal

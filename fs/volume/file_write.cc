@@ -38,6 +38,8 @@ void WriteOperation::Stage() {
   if (staged_.count > 0) {
     const std::shared_ptr<core::StagedData> data = state_.engine().TryStage(staged_.count);
     if (data == nullptr) {
+      // After a failure no buffer may come back. The change would be refused anyway.
+      if (absl::Status health = state_.engine().health(); !health.ok()) return Finished(std::move(health));
       state_.engine().WhenStaging([this] { Stage(); });
       return;
     }
