@@ -93,6 +93,12 @@ void EngineImpl::AttemptInSection(OperationRef operation, Outbox& outbox) {
     return Park(std::move(operation), outbox);
   }
   if (misses.any() && (status.ok() || absl::IsUnavailable(status))) {
+    // What a body that got to its end planned to read is most likely what it will plan again.
+    if (status.ok() && operation->early_reads.empty()) {
+      reader_.ReadEarly(
+          change.reads(), operation,
+          [this](OperationRef arrived, Outbox& inner) { loader_.Arrived(std::move(arrived), inner); }, outbox);
+    }
     operation->wanted = std::move(misses);
     return loader_.Load(std::move(operation), outbox);
   }
@@ -168,8 +174,9 @@ void EngineImpl::Complete(OperationRef operation, absl::StatusOr<Lsn> result, co
     });
     return;
   }
+  const absl::Span<const Operation::EarlyRead> early = operation->early_reads;
   reader_.Start(
-      reads,
+      reads, early,
       [operation = std::move(operation), result = std::move(result)](absl::Status status) mutable {
         if (!status.ok()) result = std::move(status);
         std::move(operation->done)(std::move(result));

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "core/aligned_memory.h"
 #include "core/format.h"
 #include "gtest/gtest.h"
 #include "sal/simulated_environment.h"
@@ -169,6 +170,47 @@ TEST_F(EngineTest, ExtentsAreVisibleAtOnceAndSurvive) {
   Crash();
   EXPECT_EQ(*Read(300 * kBlockBytes, 12), "xxxxxpatchxx");
   EXPECT_EQ(*Read(555 * kBlockBytes, kBlockBytes), std::string(kBlockBytes, 'x'));
+}
+
+TEST_F(EngineTest, AColdReadAsksForItsBlocksAndTheirTableBlockAtOnce) {
+  ASSERT_TRUE(WriteExtent(100, 4, 'e').ok());
+  ASSERT_EQ(engine_->Close(), absl::OkStatus());
+  engine_.reset();
+  Open();
+  const AlignedMemory memory(2 * kBlockBytes);
+  const auto over = environment_.NewEvent();
+  const uint64_t before = store_->request_count();
+  engine_->Run(
+      [&](Transaction& tx) {
+        tx.ReadInto(101 * kBlockBytes, 2 * kBlockBytes, memory.data());
+        return absl::OkStatus();
+      },
+      [&](const absl::StatusOr<Lsn>& lsn) {
+        EXPECT_TRUE(lsn.ok()) << lsn.status();
+        over->Set();
+      });
+  EXPECT_EQ(store_->request_count() - before, 2u);
+  over->Wait();
+  EXPECT_EQ(store_->request_count() - before, 2u);
+  EXPECT_EQ(std::string(reinterpret_cast<const char*>(memory.data()), 2 * kBlockBytes),
+            std::string(2 * kBlockBytes, 'e'));
+}
+
+TEST_F(EngineTest, DecayIsSeenInWhatIsReadAlongWithItsTableBlock) {
+  ASSERT_TRUE(WriteExtent(100, 4, 'e').ok());
+  ASSERT_EQ(engine_->Close(), absl::OkStatus());
+  store_->CorruptByte(HomeOffset(101) + 5);
+  engine_.reset();
+  Open();
+  const AlignedMemory memory(kBlockBytes);
+  const auto read = [&](Block block) {
+    return Run([&](Transaction& tx) {
+             tx.ReadInto(block * kBlockBytes, kBlockBytes, memory.data());
+             return absl::OkStatus();
+           }).status();
+  };
+  EXPECT_TRUE(absl::IsDataLoss(read(101)));
+  EXPECT_EQ(read(102), absl::OkStatus());
 }
 
 TEST_F(EngineTest, ZeroedBlocksReadAsZerosAfterACrash) {

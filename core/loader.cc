@@ -68,10 +68,8 @@ void Loader::Unpin(Operation& operation) {
   operation.table_pins.clear();
 }
 
-void Loader::Wake(Waiters waiters, Outbox& outbox) {
-  for (OperationRef& operation : waiters) {
-    if (--operation->loads_left == 0) Load(std::move(operation), outbox);
-  }
+void Loader::Arrived(OperationRef operation, Outbox& outbox) {
+  if (--operation->loads_left == 0) Load(std::move(operation), outbox);
 }
 
 bool Loader::StartTable(uint64_t index, const OperationRef& operation, Outbox& outbox) {
@@ -122,7 +120,7 @@ void Loader::TableLoaded(Read& read, const absl::Status& status, Outbox& outbox)
   if (!status.ok()) {
     for (const OperationRef& operation : waiters) operation->fatal = status;
   }
-  Wake(std::move(waiters), outbox);
+  for (OperationRef& operation : waiters) Arrived(std::move(operation), outbox);
 }
 
 bool Loader::StartBlock(Block block, const OperationRef& operation, Outbox& outbox) {
@@ -178,7 +176,7 @@ void Loader::BlockLoaded(Read& read, const absl::Status& status, Outbox& outbox)
       for (const OperationRef& operation : waiters) operation->failed[block] = error;
     }
   }
-  Wake(std::move(waiters), outbox);
+  for (OperationRef& operation : waiters) Arrived(std::move(operation), outbox);
 }
 
 }  // namespace stagefs::core

@@ -23,8 +23,10 @@ class Loader {
          std::function<void(OperationRef, Outbox&)> on_no_room)
       : state_(state), on_ready_(std::move(on_ready)), on_no_room_(std::move(on_no_room)) {}
 
-  // Loads what operation->wanted names.
+  // Loads what operation->wanted names, and waits for what else is counted in operation->loads_left.
   void Load(OperationRef operation, Outbox& outbox);
+  // One of operation->loads_left is over.
+  void Arrived(OperationRef operation, Outbox& outbox);
   // Drops the operation's pins.
   void Unpin(Operation& operation);
 
@@ -36,7 +38,6 @@ class Loader {
   bool StartBlock(Block block, const OperationRef& operation, Outbox& outbox);
   void TableLoaded(Read& read, const absl::Status& status, Outbox& outbox);
   void BlockLoaded(Read& read, const absl::Status& status, Outbox& outbox);
-  void Wake(Waiters waiters, Outbox& outbox);
 
   State* const state_;
   const std::function<void(OperationRef, Outbox&)> on_ready_;

@@ -25,6 +25,14 @@ struct Operation {
   std::vector<uint64_t> table_pins;
   absl::flat_hash_map<Block, absl::Status> failed;  // blocks that could not be loaded
   absl::Status fatal;  // a table block could not be read
+
+  // Read while its table blocks were being loaded: bytes that are right if they match the entry (see Reader).
+  struct EarlyRead {
+    BlockRange range;
+    std::byte* destination = nullptr;
+    bool arrived = false;
+  };
+  std::vector<EarlyRead> early_reads;
 };
 
 using OperationRef = std::shared_ptr<Operation>;

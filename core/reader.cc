@@ -19,7 +19,10 @@ struct Reader::Piece {
   AlignedMemory bounce;            // what `target` is if the destination takes only part of a block or is unaligned
   std::byte* destination = nullptr;
   uint64_t offset = 0, length = 0;  // what of `bounce` goes to `destination`
+  bool early = false;               // the blocks are in `target` already, as of before the plan
   sal::Request request;
+
+  BlockRange range() const { return {first, expected.size()}; }
 };
 
 struct Reader::Batch {
@@ -41,8 +44,8 @@ struct Reader::Batch {
   absl::Status status ABSL_GUARDED_BY(mutex);
 };
 
-void Reader::Start(const std::vector<PlannedRead>& reads, absl::AnyInvocable<void(absl::Status) &&> done,
-                   Outbox& outbox) {
+void Reader::Start(const std::vector<PlannedRead>& reads, absl::Span<const Operation::EarlyRead> early,
+                   absl::AnyInvocable<void(absl::Status) &&> done, Outbox& outbox) {
   auto batch = std::make_shared<Batch>();
   batch->done = std::move(done);
   batch->number = state_->next_read++;
@@ -65,7 +68,15 @@ void Reader::Start(const std::vector<PlannedRead>& reads, absl::AnyInvocable<voi
     piece->request.offset_bytes = state_->HomeOffset(piece->first);
     piece->request.length_bytes = piece->expected.size() * kBlockBytes;
     piece->request.buffers.push_back({piece->target, piece->request.length_bytes});
-    SubmitPiece(piece.get(), batch, outbox);
+    piece->early = std::any_of(early.begin(), early.end(), [&](const Operation::EarlyRead& read) {
+      return read.arrived && read.range.first <= piece->first && piece->range().end() <= read.range.end() &&
+             piece->target == read.destination + (piece->first - read.range.first) * kBlockBytes;
+    });
+    if (piece->early) {
+      outbox.Call([this, piece = piece.get(), batch]() mutable { PieceRead(piece, std::move(batch), absl::OkStatus()); });
+    } else {
+      SubmitPiece(piece.get(), batch, outbox);
+    }
   }
   outbox.Call([this, batch = std::move(batch)]() mutable {
     for (Batch::Copy& copy : batch->copies) std::memcpy(copy.destination, copy.source, copy.length);
@@ -127,17 +138,18 @@ void Reader::SubmitPiece(Piece* piece, std::shared_ptr<Batch> batch, Outbox& out
   });
 }
 
+void Reader::ReadAgain(Piece* piece, std::shared_ptr<Batch> batch) {
+  state_->monitor.Run([&](Outbox& outbox) {
+    for (uint64_t i = 0; i < piece->expected.size(); ++i) piece->expected[i] = state_->table.Get(piece->first + i);
+    SubmitPiece(piece, std::move(batch), outbox);
+  });
+}
+
 void Reader::PieceRead(Piece* piece, std::shared_ptr<Batch> batch, absl::Status status) {
   if (status.ok()) {
     bool again = false;
     status = Verify(*piece, &again);
-    if (again) {
-      state_->monitor.Run([&](Outbox& outbox) {
-        for (uint64_t i = 0; i < piece->expected.size(); ++i) piece->expected[i] = state_->table.Get(piece->first + i);
-        SubmitPiece(piece, std::move(batch), outbox);
-      });
-      return;
-    }
+    if (again) return ReadAgain(piece, std::move(batch));
   }
   if (status.ok() && piece->destination != nullptr) {
     std::memcpy(piece->destination, piece->target + piece->offset, piece->length);
@@ -154,6 +166,10 @@ absl::Status Reader::Verify(Piece& piece, bool* again) {
     const uint64_t found =
         TableEntry(ContentHash(piece.target + i * kBlockBytes), piece.first + i, state_->volume_salt);
     if (found == piece.expected[i]) continue;
+    if (std::exchange(piece.early, false)) {
+      *again = true;
+      return absl::OkStatus();
+    }
     absl::Status status = Recheck(piece, i, found, again);
     if (!status.ok() || *again) return status;
   }
@@ -187,6 +203,47 @@ absl::Status Reader::Recheck(Piece& piece, uint64_t index, uint64_t found, bool*
         absl::StrCat("stagefs: ", state_->monitor.store().name(), ": ", status.ToString()));
   }
   return status;
+}
+
+void Reader::ReadEarly(const std::vector<PlannedRead>& reads, const OperationRef& operation,
+                       std::function<void(OperationRef, Outbox&)> on_arrival, Outbox& outbox) {
+  const uint64_t largest = state_->monitor.store().geometry().max_request_bytes / kBlockBytes;
+  std::vector<Operation::EarlyRead>& early = operation->early_reads;
+  for (const PlannedRead& read : reads) {
+    if (read.address % kBlockBytes != 0 || reinterpret_cast<uintptr_t>(read.destination) % kBlockBytes != 0) continue;
+    for (uint64_t i = 0; i < read.length / kBlockBytes; ++i) {
+      const Block block = read.address / kBlockBytes + i;
+      std::byte* const destination = read.destination + i * kBlockBytes;
+      if (state_->cache.Find(block) != nullptr || state_->extents.Find(block) != nullptr) continue;
+      if (!early.empty() && early.back().range.end() == block && early.back().range.count < largest &&
+          early.back().destination + early.back().range.count * kBlockBytes == destination) {
+        ++early.back().range.count;
+      } else {
+        early.push_back({{block, 1}, destination});
+      }
+    }
+  }
+  operation->loads_left += early.size();
+  for (Operation::EarlyRead& read : early) {
+    // Blocks on which a read is in flight must not be given to another owner, who would write them meanwhile.
+    const uint64_t number = state_->next_read++;
+    state_->active_reads.insert(number);
+    auto request = std::make_unique<sal::Request>();
+    request->op = sal::Request::Op::kRead;
+    request->offset_bytes = state_->HomeOffset(read.range.first);
+    request->length_bytes = read.range.count * kBlockBytes;
+    request->buffers.push_back({read.destination, request->length_bytes});
+    state_->stats.bytes_read += request->length_bytes;
+    sal::Request* const raw = request.get();
+    outbox.Submit(raw, [this, number, operation, &read, on_arrival, request = std::move(request)](absl::Status status) {
+      state_->monitor.Run([&](Outbox& inner) {
+        state_->active_reads.erase(number);
+        read.arrived = status.ok();  // if not, the read proper will tell
+        if (!state_->quarantine.empty()) state_->on_progress(inner);
+        on_arrival(operation, inner);
+      });
+    });
+  }
 }
 
 void Reader::Finish(std::shared_ptr<Batch> batch) {
