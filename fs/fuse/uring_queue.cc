@@ -29,14 +29,27 @@ constexpr int kFixedDevice = 0;  // /dev/fuse in the ring's table of files
 // The queue that this thread owns.
 thread_local const UringQueue* owned_queue = nullptr;
 
-// How many bytes of content a request moves.
-size_t MovedBytes(absl::Span<const std::byte> request) {
+// copy_file_range with a 64-bit reply, from linux/fuse.h of kernels newer than Debian 12's headers.
+constexpr uint32_t kCopyFileRange64 = 53;
+
+// Entries of the ring beyond those for the queue's own commands: for what the stores do. There may be more of that.
+constexpr unsigned kStoreEntries = 64;
+constexpr unsigned kCompletions = 1024;
+
+bool IsLarge(absl::Span<const std::byte> request) {
   const auto* header = reinterpret_cast<const fuse_in_header*>(request.data());
-  if (header->opcode == FUSE_WRITE) return request.size();
-  if (header->opcode == FUSE_READ && request.size() >= sizeof(fuse_in_header) + sizeof(fuse_read_in)) {
-    return reinterpret_cast<const fuse_read_in*>(header + 1)->size;
+  switch (header->opcode) {
+    case FUSE_WRITE:
+      return request.size() >= UringQueue::kLargeBytes;
+    case FUSE_READ:
+      return request.size() >= sizeof(fuse_in_header) + sizeof(fuse_read_in) &&
+             reinterpret_cast<const fuse_read_in*>(header + 1)->size >= UringQueue::kLargeBytes;
+    case FUSE_COPY_FILE_RANGE:
+    case kCopyFileRange64:
+      return true;
+    default:
+      return false;
   }
-  return 0;
 }
 
 // What the commands of a connection that has ended come back with.
@@ -103,10 +116,12 @@ UringQueue::UringQueue(uint16_t id, const Handlers& handlers) : id_(id), handler
 absl::Status UringQueue::MakeRing(unsigned depth) {
   // Disabled: the thread that enables it is the one that owns it. With deferred task work requests are copied in when
   // that thread asks for them, and it is not interrupted.
-  const unsigned flags = IORING_SETUP_SQE128 | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
-                         IORING_SETUP_R_DISABLED | IORING_SETUP_CLAMP;
+  io_uring_params parameters = {};
+  parameters.flags = IORING_SETUP_SQE128 | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
+                     IORING_SETUP_R_DISABLED | IORING_SETUP_CLAMP | IORING_SETUP_CQSIZE;
+  parameters.cq_entries = kCompletions;
   // A command for each entry, and the watch on wake_fd_.
-  const int error = io_uring_queue_init(depth + 1, &ring_, flags);
+  const int error = io_uring_queue_init_params(depth + 1 + kStoreEntries, &ring_, &parameters);
   if (error < 0) {
     return absl::FailedPreconditionError(
         absl::StrCat("io_uring is not available: ", strerror(-error),
@@ -167,7 +182,8 @@ void UringQueue::Run(int device_fd) {
     is_registered_ = true;
     registered_.SignalAll();
   }
-  Serve();
+  sal::LentRing lent(&ring_);
+  Serve(lent);
 }
 
 absl::Status UringQueue::Register(int device_fd) {
@@ -198,14 +214,14 @@ absl::Status UringQueue::Register(int device_fd) {
   return status;
 }
 
-void UringQueue::Serve() {
-  while (live_ > 0) {
+void UringQueue::Serve(sal::LentRing& lent) {
+  while (live_ > 0 || lent.in_flight() > 0) {
     // In this order: what is handed back after the look at the list finds the flag.
     asleep_.store(true);
     SendReplies();
     SubmitAndWait(1);
     asleep_.store(false);
-    HandleCompletions();
+    HandleCompletions(lent);
   }
 }
 
@@ -224,8 +240,7 @@ void UringQueue::SendReplies() {
 }
 
 void UringQueue::WatchWakeups() {
-  io_uring_sqe* const sqe = io_uring_get_sqe(&ring_);
-  STAGEFS_CHECK(sqe != nullptr);
+  io_uring_sqe* const sqe = sal::LentRing::NewEntry(&ring_);
   // Once for all writes to the eventfd. Its count is of no interest, so nobody reads it.
   io_uring_prep_poll_multishot(sqe, wake_fd_, POLLIN);
   io_uring_sqe_set_data(sqe, nullptr);
@@ -241,46 +256,42 @@ void UringQueue::SubmitAndWait(unsigned completions) {
   }
 }
 
-void UringQueue::HandleCompletions() {
-  // Taken off the ring before any is handled: handlers take their time, and their replies need room on it.
-  arrivals_.clear();
-  unsigned head, count = 0;
-  bool watching = true;
+void UringQueue::HandleCompletions(sal::LentRing& lent) {
+  // Taken off the ring before any is handled: handlers take their time, and what they start needs room on it.
+  completions_.clear();
+  unsigned head;
   io_uring_cqe* cqe;
-  io_uring_for_each_cqe(&ring_, head, cqe) {
-    ++count;
-    if (cqe->user_data != 0) {
-      arrivals_.push_back({static_cast<Entry*>(io_uring_cqe_get_data(cqe)), cqe->res});
-    } else if (!(cqe->flags & IORING_CQE_F_MORE)) {
-      watching = false;
-    }
-  }
-  io_uring_cq_advance(&ring_, count);
-  if (!watching) WatchWakeups();
-  for (const Arrival& arrival : arrivals_) {
-    if (arrival.result >= 0) {
-      HandleRequest(arrival.entry);
-      continue;
-    }
-    --live_;
-    if (!IsTheEnd(arrival.result) && handlers_.log) {
-      handlers_.log(absl::StrCat("queue ", id_, ": an entry is lost: ", strerror(-arrival.result)));
+  io_uring_for_each_cqe(&ring_, head, cqe) completions_.push_back(*cqe);
+  io_uring_cq_advance(&ring_, static_cast<unsigned>(completions_.size()));
+  for (const io_uring_cqe& completion : completions_) {
+    if (sal::LentRing::Owns(completion)) {
+      lent.Complete(completion.user_data, completion.res);
+    } else if (completion.user_data != 0) {
+      HandleEntry(reinterpret_cast<Entry*>(completion.user_data), completion.res);
+    } else if (!(completion.flags & IORING_CQE_F_MORE)) {
+      WatchWakeups();
     }
   }
 }
 
-void UringQueue::HandleRequest(Entry* entry) {
+void UringQueue::HandleEntry(Entry* entry, int result) {
+  if (result < 0) {
+    --live_;
+    if (!IsTheEnd(result) && handlers_.log) {
+      handlers_.log(absl::StrCat("queue ", id_, ": an entry is lost: ", strerror(-result)));
+    }
+    return;
+  }
   const absl::StatusOr<absl::Span<std::byte>> request = entry->Take();
   if (!request.ok()) {
     if (handlers_.log) handlers_.log(request.status().message());
     return entry->Refuse();
   }
-  (MovedBytes(*request) >= kLargeBytes ? handlers_.large : handlers_.small)(*entry, *request);
+  (IsLarge(*request) ? handlers_.large : handlers_.small)(*entry, *request);
 }
 
 io_uring_sqe* UringQueue::NewCommand(UringCommandCode code, uint64_t commit_id) {
-  io_uring_sqe* const sqe = io_uring_get_sqe(&ring_);
-  STAGEFS_CHECK(sqe != nullptr);  // there is one for each entry
+  io_uring_sqe* const sqe = sal::LentRing::NewEntry(&ring_);
   memset(sqe, 0, 2 * sizeof(*sqe));
   sqe->opcode = IORING_OP_URING_CMD;
   sqe->flags = IOSQE_FIXED_FILE;

@@ -9,6 +9,10 @@
 // thread is handed back: put on a list, and the thread woken by an eventfd if it sleeps. Replies gather while the thread
 // handles requests and leave together, in the call in which it then waits for more.
 //
+// Stores that handlers call on this thread use its ring (sal/lent_ring.h): an fsync's write leaves in the call in which
+// the thread waits anyway, and its end is found there. So a small request's handler must never wait for I/O, nor for
+// memory that another request holds.
+//
 // An entry is taken from its request's arrival until its reply has left: fetching is part of replying. So the depth
 // bounds how many requests of this CPU can wait for the volume at once; more wait in the kernel.
 //
@@ -34,6 +38,7 @@
 #include "absl/types/span.h"
 #include "fs/fuse/request_port.h"
 #include "fs/fuse/uring_protocol.h"
+#include "sal/lent_ring.h"
 #include "sal/mutex.h"
 
 namespace stagefs::fuse {
@@ -42,15 +47,15 @@ class UringQueue {
  public:
   // What a queue does with requests. Must outlive it; thread-safe.
   struct Handlers {
-    // Handles `request`, whose reply leaves by `port`, now or later. On the queue's thread.
+    // Handles `request`, whose reply leaves by `port`, now or later. On the queue's thread, without waiting.
     std::function<void(RequestPort& port, absl::Span<std::byte> request)> small;
-    // The same, but somewhere else: returns at once.
+    // The same somewhere else, where it may wait: returns at once.
     std::function<void(RequestPort& port, absl::Span<std::byte> request)> large;
     // One line for the operator. May be empty.
     std::function<void(absl::string_view)> log;
   };
 
-  // Requests that move at least this much are large.
+  // Reads and writes of at least this much are large, and so is copy_file_range.
   static constexpr size_t kLargeBytes = 128 << 10;
 
   // Makes the ring and maps the memory, of which only what is used becomes resident: `depth` (at most 4096) entries of
@@ -80,13 +85,13 @@ class UringQueue {
   // --- On the owning thread ---
   void Run(int device_fd);
   absl::Status Register(int device_fd);
-  void Serve();
+  void Serve(sal::LentRing& lent);
   void SendReplies();
   void WatchWakeups();
   void SubmitAndWait(unsigned completions);
   // Takes the completions that are there and handles their requests.
-  void HandleCompletions();
-  void HandleRequest(Entry* entry);
+  void HandleCompletions(sal::LentRing& lent);
+  void HandleEntry(Entry* entry, int result);
   io_uring_sqe* NewCommand(UringCommandCode code, uint64_t commit_id);
 
   // On any thread, when the reply has been put into the entry.
@@ -106,11 +111,7 @@ class UringQueue {
   size_t live_ = 0;  // entries that the kernel has, or that are being answered
   std::vector<Entry*> answered_here_;
   std::vector<Entry*> sending_;
-  struct Arrival {
-    Entry* entry;
-    int result;
-  };
-  std::vector<Arrival> arrivals_;
+  std::vector<io_uring_cqe> completions_;
 
   std::thread thread_;
   // Whoever hands back a reply and finds this set must wake the thread. Set before the list is looked at a last time.
