@@ -357,6 +357,12 @@ absl::Status BTree::RemoveChild(Transaction& tx, Block parent, uint32_t level, u
   return node.Remove(1);
 }
 
+absl::StatusOr<Block> BTree::LeafFor(Transaction& tx, const Key& key) {
+  Path path;
+  ASSIGN_OR_RETURN(const NodeView leaf, DescendFromRoot(tx, key, &path));
+  return leaf.block();
+}
+
 absl::Status BTree::AttachLeaf(Transaction& tx, Block block) {
   ASSIGN_OR_RETURN(const NodeView leaf, ReadNode(tx, block, 0));
   if (leaf.count() == 0) return absl::InvalidArgumentError("the leaf is empty");

@@ -94,6 +94,9 @@ class BTree {
 
   // --- For fsck ---
 
+  // The leaf that `key` belongs to. Errors: DataLoss, Unavailable.
+  absl::StatusOr<core::Block> LeafFor(core::Transaction& tx, const Key& key);
+
   // Hangs `leaf`, a good node of level 0 with items that is not in the tree, into it. AlreadyExists: keys of the tree
   // lie between its first and its last, or its place spans two nodes.
   absl::Status AttachLeaf(core::Transaction& tx, core::Block leaf);

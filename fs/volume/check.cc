@@ -21,7 +21,7 @@ using core::Transaction;
 
 // A repair may bring up others: names of a directory made anew, what was below it. More rounds than any chain of
 // repairs has been seen to need; the last one only looks.
-constexpr int kMaxRounds = 12;
+constexpr int kMaxRounds = 40;
 
 // Names the problem across rounds.
 using Identity = std::tuple<ProblemKind, std::string, std::string>;
@@ -29,7 +29,8 @@ Identity IdentityOf(const Problem& problem) { return {problem.kind, problem.obje
 
 absl::Status Round(CheckContext& context) {
   ASSIGN_OR_RETURN(const bool tree_mended, CheckSpace(context));
-  if (tree_mended) return absl::OkStatus();
+  // With some of the tree missing, all that refers to it would look wrong.
+  if (tree_mended || !context.tree_whole()) return absl::OkStatus();
   RETURN_IF_ERROR(CheckInodes(context));
   RETURN_IF_ERROR(CheckNames(context));
   return CheckReachability(context);
@@ -120,30 +121,22 @@ absl::StatusOr<CheckReport> Check(core::Engine& engine, const CheckOptions& opti
   };
   Merger merger(&report);
   for (int round = 1;; ++round) {
-    std::optional<VolumeHeader> header;
-    absl::Status status = RunBody(engine, [&](Transaction& tx) -> absl::Status {
-      ASSIGN_OR_RETURN(const std::byte* bytes, tx.Read(kHeaderBlock));
-      ASSIGN_OR_RETURN(header, DecodeHeader(bytes));
-      return absl::OkStatus();
-    });
-    if (status.ok() && header->capacity_blocks > engine.capacity_blocks()) {
-      status = absl::DataLossError(absl::StrCat("the volume says it has ", header->capacity_blocks,
-                                                " blocks, the device below it has ", engine.capacity_blocks()));
-    }
-    if (absl::IsDataLoss(status)) {
-      CheckReport found;
-      found.problem_count = 1;
-      found.problems.push_back({ProblemKind::kHeader, "volume", std::string(status.message()), false});
-      merger.Add(found);
+    const bool may_fix = options.repair && round < kMaxRounds;
+    CheckReport of_header;
+    bool header_fixed = false;
+    ASSIGN_OR_RETURN(const std::optional<FoundHeader> header, CheckHeader(engine, may_fix, &of_header, &header_fixed));
+    if (!header.has_value()) {
+      merger.Add(of_header);
       break;
     }
-    RETURN_IF_ERROR(status);
-    CheckContext context(engine, shown, *header, options.repair && round < kMaxRounds);
+    CheckContext context(engine, shown, header->header, header->block, may_fix);
+    for (const Problem& problem : of_header.problems) context.Report(problem.kind, problem.object, problem.message);
     RETURN_IF_ERROR(Round(context));
-    const bool last = context.fixes() == 0;
+    const bool last = context.fixes() == 0 && !header_fixed;
     if (last && options.verify_data) RETURN_IF_ERROR(CheckData(context));
+    const bool data_fixed = last && context.fixes() > 0;
     merger.Add(context.report());
-    if (last) break;
+    if (last && !data_fixed) break;
   }
   merger.Finish();
   if (options.repair) RETURN_IF_ERROR(MakeDurable(engine));

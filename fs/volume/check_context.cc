@@ -7,6 +7,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "fs/volume/allocator_bitmap.h"
+#include "fs/volume/check_tree.h"
 #include "fs/volume/header.h"
 #include "fs/volume/volume.h"
 #include "sal/status_macros.h"
@@ -29,10 +31,12 @@ absl::Status RunBody(core::Engine& engine, core::Engine::Body body) {
   return waiter->status;
 }
 
-CheckContext::CheckContext(core::Engine& engine, const CheckOptions& options, const VolumeHeader& header, bool may_fix)
+CheckContext::CheckContext(core::Engine& engine, const CheckOptions& options, const VolumeHeader& header,
+                           core::Block header_block, bool may_fix)
     : engine_(engine),
       options_(options),
       header_(header),
+      header_block_(header_block),
       may_fix_(may_fix),
       allocator_(header.capacity_blocks),
       tree_(this, header.capacity_blocks) {}
@@ -49,6 +53,10 @@ absl::Status CheckContext::Fix(core::Engine::Body body) {
   return absl::IsFailedPrecondition(status) ? status : absl::OkStatus();
 }
 
+uint64_t CheckContext::window_groups() const {
+  return std::max<uint64_t>(1, options_.window_blocks / AllocationLayout::kGroupBlocks);
+}
+
 void CheckContext::SetStep(double from, double to) {
   step_from_ = from;
   step_to_ = to;
@@ -61,12 +69,12 @@ void CheckContext::Progress(double part) {
 
 absl::Status CheckContext::WalkBatches(const Key& first,
                                        absl::FunctionRef<absl::StatusOr<bool>(const WalkBatch&)> visit) {
-  WalkBatch batch;
+  WalkBatch batch(layout(), header_.hash_seed);
   Key cursor = first;
   while (true) {
     RETURN_IF_ERROR(Run([&](core::Transaction& tx) -> absl::Status {
       ASSIGN_OR_RETURN(const Root root, GetRoot(tx));
-      return batch.Read(tx, layout(), root, cursor);
+      return batch.Read(tx, root, cursor);
     }));
     ASSIGN_OR_RETURN(const bool more, visit(batch));
     if (!more || !batch.next().has_value()) return absl::OkStatus();
@@ -108,13 +116,8 @@ absl::StatusOr<std::optional<Inode>> CheckContext::FindInode(uint64_t ino) {
   return *inode;
 }
 
-absl::Status CheckContext::UpdateHeader(core::Transaction& tx, absl::FunctionRef<void(VolumeHeader&)> update) {
-  return volume::UpdateHeader(tx, update);
-}
-
 absl::StatusOr<BTreeStorage::Root> CheckContext::GetRoot(core::Transaction& tx) {
-  ASSIGN_OR_RETURN(const std::byte* bytes, tx.Read(kHeaderBlock));
-  ASSIGN_OR_RETURN(const VolumeHeader header, DecodeHeader(bytes));
+  ASSIGN_OR_RETURN(const VolumeHeader header, ReadHeader(tx, header_block_));
   return Root{header.root_block, header.root_height};
 }
 
@@ -126,13 +129,41 @@ absl::Status CheckContext::SetRoot(core::Transaction& tx, Root root) {
 }
 
 absl::StatusOr<core::Block> CheckContext::AllocateNode(core::Transaction& tx, core::Block near) {
-  ASSIGN_OR_RETURN(const core::BlockRange range, allocator_.Allocate(tx, 1, 1, near, SpaceUse::kFreeing));
-  return range.first;
+  while (true) {
+    ASSIGN_OR_RETURN(const core::BlockRange range, allocator_.Allocate(tx, 1, 1, near, SpaceUse::kFreeing));
+    const absl::StatusOr<const std::byte*> bytes = tx.Read(range.first);
+    if (absl::IsDataLoss(bytes.status())) return range.first;
+    RETURN_IF_ERROR(bytes.status());
+    // What is free never looks like a node. One that does was free by mistake: it stays in use, to be found.
+    if (!IsNodeOf(*bytes, range.first, header_.hash_seed)) return range.first;
+  }
 }
 
 absl::Status CheckContext::FreeNode(core::Transaction& tx, core::Block block) {
   RETURN_IF_ERROR(tx.Zero(block * core::kBlockBytes, core::kBlockBytes));
   return allocator_.Free(tx, {block, 1});
+}
+
+absl::StatusOr<core::BlockRange> CheckContext::AllocateData(core::Transaction& tx, uint64_t wanted) {
+  return allocator_.Allocate(tx, wanted, 1, 0, SpaceUse::kMetadata);
+}
+
+absl::Status CheckContext::FreeNodeIfInUse(core::Transaction& tx, core::Block block) {
+  const uint64_t group = AllocationLayout::GroupOf(block);
+  const absl::StatusOr<const std::byte*> bits = tx.Read(AllocationLayout::BitmapBlock(group));
+  if (absl::IsDataLoss(bits.status())) return absl::OkStatus();
+  RETURN_IF_ERROR(bits.status());
+  const AllocatorBitmap bitmap(*bits, group, layout().BlocksIn(group));
+  return bitmap.Bit(block % AllocationLayout::kGroupBlocks) ? FreeNode(tx, block) : absl::OkStatus();
+}
+
+absl::StatusOr<uint64_t> CheckContext::TakeInodeNumber(core::Transaction& tx) {
+  uint64_t ino = 0;
+  RETURN_IF_ERROR(UpdateHeader(tx, [&](VolumeHeader& header) {
+    ino = header.next_ino++;
+    ++header.inode_count;
+  }));
+  return ino;
 }
 
 absl::StatusOr<std::optional<Inode>> CheckContext::GetInode(core::Transaction& tx, uint64_t ino) {
@@ -248,23 +279,25 @@ absl::Status CheckContext::SetNameType(core::Transaction& tx, uint64_t directory
 }
 
 absl::StatusOr<uint64_t> CheckContext::LostFound(core::Transaction& tx) {
-  constexpr absl::string_view kName = "lost+found";
-  ASSIGN_OR_RETURN(const std::vector<std::string> entries, LoadBucket(tx, EntryKey(kRootIno, HashOf(kName))));
-  for (const std::string& entry : entries) {
-    if (EntryOf(entry).name != kName) continue;
-    if (EntryOf(entry).type != S_IFDIR >> 12) return absl::AlreadyExistsError("/lost+found is no directory");
-    return EntryOf(entry).ino;
+  // A file of that name stays what it is; the directory then gets another one.
+  for (int i = 0; i < 100; ++i) {
+    const std::string name = i == 0 ? "lost+found" : absl::StrCat("lost+found.", i);
+    ASSIGN_OR_RETURN(const std::vector<std::string> entries, LoadBucket(tx, EntryKey(kRootIno, HashOf(name))));
+    const auto entry = std::find_if(entries.begin(), entries.end(),
+                                    [&](const std::string& encoded) { return EntryOf(encoded).name == name; });
+    if (entry != entries.end()) {
+      ASSIGN_OR_RETURN(const std::optional<Inode> found, GetInode(tx, EntryOf(*entry).ino));
+      if (found.has_value() && S_ISDIR(found->mode)) return EntryOf(*entry).ino;
+      continue;
+    }
+    ASSIGN_OR_RETURN(const uint64_t ino, TakeInodeNumber(tx));
+    Inode inode = NewInode(S_IFDIR | 0700, 2);
+    inode.parent = kRootIno;
+    RETURN_IF_ERROR(PutInode(tx, ino, inode));
+    RETURN_IF_ERROR(AddName(tx, kRootIno, name, ino, S_IFDIR >> 12));
+    return ino;
   }
-  uint64_t ino = 0;
-  RETURN_IF_ERROR(UpdateHeader(tx, [&](VolumeHeader& header) {
-    ino = header.next_ino++;
-    ++header.inode_count;
-  }));
-  Inode inode = NewInode(S_IFDIR | 0700, 2);
-  inode.parent = kRootIno;
-  RETURN_IF_ERROR(PutInode(tx, ino, inode));
-  RETURN_IF_ERROR(AddName(tx, kRootIno, kName, ino, S_IFDIR >> 12));
-  return ino;
+  return absl::AlreadyExistsError("all names for /lost+found are taken");
 }
 
 absl::Status CheckContext::MoveToLostFound(core::Transaction& tx, uint64_t ino) {

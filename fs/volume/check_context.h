@@ -30,12 +30,17 @@ class CheckContext : public BTreeStorage {
   // Looks at an item; false ends the walk.
   using Visit = absl::FunctionRef<absl::StatusOr<bool>(const Key& key, absl::string_view value)>;
 
-  // `engine` and `options` must outlive the context. `header` is what the volume says of itself.
-  CheckContext(core::Engine& engine, const CheckOptions& options, const VolumeHeader& header, bool may_fix);
+  // `engine` and `options` must outlive the context. `header`, read from `header_block`, is what the volume says of
+  // itself; with `may_fix` it is block 1.
+  CheckContext(core::Engine& engine, const CheckOptions& options, const VolumeHeader& header, core::Block header_block,
+               bool may_fix);
 
   core::Engine& engine() { return engine_; }
   const CheckOptions& options() const { return options_; }
   const VolumeHeader& header() const { return header_; }
+  core::Block header_block() const { return header_block_; }
+  // How many groups one UsedMap covers.
+  uint64_t window_groups() const;
   const AllocationLayout& layout() const { return allocator_.layout(); }
   BTree& tree() { return tree_; }
   CheckReport& report() { return report_; }
@@ -50,6 +55,7 @@ class CheckContext : public BTreeStorage {
   // Runs a repair. If it cannot be done the problem stays, and the next round reports it again. Errors: only that the
   // engine accepts no more changes.
   absl::Status Fix(core::Engine::Body body);
+  void CountFix() { ++fixes_; }
   uint64_t fixes() const { return fixes_; }
 
   // --- Progress: `part` of the step that goes from `from` to `to` ---
@@ -68,7 +74,6 @@ class CheckContext : public BTreeStorage {
   uint64_t HashOf(absl::string_view name) const { return HashName(header_.hash_seed, name); }
 
   // --- In repairs: bodies ---
-  absl::Status UpdateHeader(core::Transaction& tx, absl::FunctionRef<void(VolumeHeader&)> update);
   absl::StatusOr<std::optional<Inode>> GetInode(core::Transaction& tx, uint64_t ino);
   absl::Status PutInode(core::Transaction& tx, uint64_t ino, const Inode& inode);
   // Like BTree::Erase(), but it may be gone already.
@@ -78,6 +83,12 @@ class CheckContext : public BTreeStorage {
   absl::Status AddName(core::Transaction& tx, uint64_t directory, absl::string_view name, uint64_t ino, uint8_t type);
   absl::Status RemoveName(core::Transaction& tx, uint64_t directory, absl::string_view name);
   absl::Status SetNameType(core::Transaction& tx, uint64_t directory, absl::string_view name, uint8_t type);
+  // An inode number, counted in the header.
+  absl::StatusOr<uint64_t> TakeInodeNumber(core::Transaction& tx);
+  // Up to `wanted` blocks in one piece, for content.
+  absl::StatusOr<core::BlockRange> AllocateData(core::Transaction& tx, uint64_t wanted);
+  // Frees `block`, as FreeNode(), if its bit says that it is in use.
+  absl::Status FreeNodeIfInUse(core::Transaction& tx, core::Block block);
   // Gives `ino` a name in /lost+found, which is made if need be.
   absl::Status MoveToLostFound(core::Transaction& tx, uint64_t ino);
   Inode NewInode(uint32_t mode, uint32_t nlink);
@@ -96,6 +107,7 @@ class CheckContext : public BTreeStorage {
   core::Engine& engine_;
   const CheckOptions& options_;
   const VolumeHeader header_;
+  const core::Block header_block_;
   const bool may_fix_;
   Allocator allocator_;
   BTree tree_;
@@ -104,6 +116,15 @@ class CheckContext : public BTreeStorage {
   uint64_t fixes_ = 0;
   double step_from_ = 0, step_to_ = 0;
 };
+
+// Looks at the header and its copy, and makes them fit. Returns what the volume says of itself and where that was read.
+// Nothing: neither can be used (reported).
+struct FoundHeader {
+  VolumeHeader header;
+  core::Block block = kHeaderBlock;
+};
+absl::StatusOr<std::optional<FoundHeader>> CheckHeader(core::Engine& engine, bool may_fix, CheckReport* report,
+                                                       bool* fixed);
 
 // The parts, in the order in which they run. Each reports, and mends if it may. Errors: the engine's alone.
 // True: the tree itself was mended, everything else is to be looked at again.

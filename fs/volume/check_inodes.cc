@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <cstring>
 #include <optional>
 #include <string>
 #include <utility>
@@ -12,6 +13,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "fs/volume/check_context.h"
+#include "fs/volume/header.h"
 #include "fs/volume/volume.h"
 #include "sal/status_macros.h"
 
@@ -61,6 +63,7 @@ class InodeCheck {
     uint64_t ino = 0;
     std::optional<Inode> inode;
     std::string damage = "it has items but no inode";
+    bool spotless = true;  // no byte of the inode that means nothing is set
     std::optional<uint64_t> inline_bytes;
     uint64_t extents = 0, blocks = 0, end_block = 0;
     uint64_t entries = 0, entry_bytes = 0, subdirectories = 0;
@@ -97,15 +100,26 @@ class InodeCheck {
                                         : "it is listed for removal, but does not exist");
       return EraseIfAllowed(key);
     }
-    const Orphan expected = {.what = inode->nlink == 0 ? Orphan::What::kInode : Orphan::What::kTruncate,
-                             .from_block = orphan->from_block};
-    if (orphan->what == expected.what) return absl::OkStatus();
-    context_.Report(ProblemKind::kOrphan, InodeName(ino), "it is listed for a removal that does not fit its links");
+    const std::string expected = ExpectedOrphan(*inode);
+    if (value == expected) return absl::OkStatus();
+    context_.Report(ProblemKind::kOrphan, InodeName(ino),
+                    absl::StrCat("it is listed for removal as ", static_cast<int>(orphan->what), " from block ", orphan->from_block,
+                                 ", which does not fit its links, its size or its flags"));
     if (!context_.may_fix_items()) return absl::OkStatus();
-    return context_.Fix([&](Transaction& tx) { return context_.PutOrphan(tx, ino, expected); });
+    return context_.Fix([&](Transaction& tx) { return context_.tree().Put(tx, key, expected); });
+  }
+
+  static std::string ExpectedOrphan(const Inode& inode) {
+    const bool pending = (inode.flags & kInodeTruncatePending) != 0;
+    std::string bytes(kOrphanBytes, '\0');
+    EncodeOrphan({.what = inode.nlink == 0 ? Orphan::What::kInode : Orphan::What::kTruncate,
+                  .from_block = pending ? (inode.size_bytes + kBlockBytes - 1) / kBlockBytes : 0},
+                 bytes.data());
+    return bytes;
   }
 
   absl::Status OnItem(const Key& key, absl::string_view value) {
+    if (key.ino >= kMaxIno) return BadItem(ProblemKind::kItem, key, "no inode has such a number");
     if (key.ino != current_.ino) {
       RETURN_IF_ERROR(Finish());
       current_ = {};
@@ -117,10 +131,12 @@ class InodeCheck {
       case kKindInode: {
         if (key.offset != 0) return BadItem(ProblemKind::kItem, key, "an inode's item is at 0");
         const absl::StatusOr<Inode> inode = DecodeInode(value);
-        if (inode.ok()) {
-          current_.inode = *inode;
-        } else {
-          current_.damage = std::string(inode.status().message());
+        current_.inode = SalvageInode(value);
+        if (!inode.ok()) current_.damage = std::string(inode.status().message());
+        if (current_.inode.has_value()) {
+          std::string encoded(kInodeBytes, '\0');
+          EncodeInode(*current_.inode, encoded.data());
+          current_.spotless = encoded == value;
         }
         return absl::OkStatus();
       }
@@ -254,19 +270,19 @@ class InodeCheck {
   }
 
   // What can be told of an inode whose own item is gone from what is still there.
-  Inode Rebuilt() {
-    const bool directory = current_.entries > 0;
-    Inode inode = directory ? context_.NewInode(S_IFDIR | 0700, 2 + static_cast<uint32_t>(current_.subdirectories))
+  Inode Rebuilt(const Current& part) {
+    const bool directory = part.entries > 0;
+    Inode inode = directory ? context_.NewInode(S_IFDIR | 0700, 2 + static_cast<uint32_t>(part.subdirectories))
                             : context_.NewInode(S_IFREG | 0600, 1);
-    inode.blocks = current_.blocks;
-    inode.next_xattr_id = current_.max_value_id;
+    inode.blocks = part.blocks;
+    inode.next_xattr_id = part.max_value_id;
     if (directory) {
-      inode.size_bytes = current_.entry_bytes;
+      inode.size_bytes = part.entry_bytes;
       inode.parent = kRootIno;
-    } else if (current_.extents > 0) {
-      inode.size_bytes = current_.end_block * kBlockBytes;
+    } else if (part.extents > 0) {
+      inode.size_bytes = part.end_block * kBlockBytes;
     } else {
-      inode.size_bytes = *current_.inline_bytes;
+      inode.size_bytes = part.inline_bytes.value_or(0);
       inode.flags = kInodeInline;
     }
     return inode;
@@ -281,16 +297,21 @@ class InodeCheck {
       for (const Key& key : current_.keys) RETURN_IF_ERROR(EraseIfAllowed(key));
       return absl::OkStatus();
     }
-    return context_.Fix([&](Transaction& tx) { return context_.PutInode(tx, ino, Rebuilt()); });
+    return context_.Fix([&](Transaction& tx) { return context_.PutInode(tx, ino, Rebuilt(current_)); });
   }
 
   // What the inode's type must be for its items to make sense, as far as they are of one kind; else what it is.
   uint32_t FittingType(const Inode& inode) const {
     const bool content = current_.extents > 0 || current_.inline_bytes.has_value();
     if (current_.entries > 0 && !content) return S_IFDIR;
-    const bool too_long = S_ISLNK(inode.mode) && (inode.size_bytes == 0 || inode.size_bytes > kMaxSymlinkBytes);
-    const bool may_have_content = S_ISREG(inode.mode) || (S_ISLNK(inode.mode) && !too_long);
-    if (current_.entries == 0 && (content || too_long) && !may_have_content) return S_IFREG;
+    // A symbolic link is its content.
+    const bool no_target =
+        S_ISLNK(inode.mode) && (!content || inode.size_bytes == 0 || inode.size_bytes > kMaxSymlinkBytes);
+    const bool may_have_content = S_ISREG(inode.mode) || (S_ISLNK(inode.mode) && !no_target);
+    if (current_.entries == 0 && (content || no_target) && !may_have_content && current_.ino != kRootIno) {
+      return S_IFREG;
+    }
+    if (current_.ino == kRootIno) return S_IFDIR;
     if (!IsValidType(inode.mode)) return S_IFREG;
     return inode.mode & S_IFMT;
   }
@@ -298,13 +319,17 @@ class InodeCheck {
   // Compares the inode with what its items said. Fills `fixed`; each message tells one thing that is wrong.
   std::vector<std::string> Compare(const Inode& inode, Inode* fixed) {
     std::vector<std::string> wrong;
+    const bool content = current_.extents > 0 || current_.inline_bytes.has_value();
     const auto set = [&](auto Inode::*field, auto value, absl::string_view what) {
       if (inode.*field == value) return;
       wrong.push_back(absl::StrCat(what, " is ", inode.*field, ", not ", value));
       fixed->*field = value;
     };
     const uint32_t type = FittingType(inode);
-    set(&Inode::mode, type | (inode.mode & ~uint32_t{S_IFMT}), "its mode");
+    if (!current_.spotless) wrong.push_back("its flags or reserved bytes hold what means nothing");
+    set(&Inode::mode, type | (inode.mode & 07777), "its mode");
+    if (type != S_IFCHR && type != S_IFBLK) set(&Inode::rdev, uint64_t{0}, "its device number");
+    if (type != S_IFDIR) set(&Inode::parent, uint64_t{0}, "its parent");
     set(&Inode::blocks, current_.blocks, "the number of its blocks");
     if (current_.max_value_id > inode.next_xattr_id) {
       set(&Inode::next_xattr_id, current_.max_value_id, "its last attribute");
@@ -312,36 +337,123 @@ class InodeCheck {
     if (type == S_IFDIR) {
       set(&Inode::size_bytes, current_.entry_bytes, "its size");
       // One without links waits to be removed, and has no names.
-      if (inode.nlink > 0 || current_.entries > 0) {
+      if (inode.nlink > 0 || current_.entries > 0 || current_.ino == kRootIno) {
         set(&Inode::nlink, static_cast<uint32_t>(2 + current_.subdirectories), "its link count");
       }
-      if (!current_.inline_bytes.has_value()) set(&Inode::flags, inode.flags & ~kInodeInline, "the word of its flags");
+      if (!content) set(&Inode::flags, uint32_t{0}, "the word of its flags");
       return wrong;
     }
+    if (current_.entries > 0) return wrong;
     if (current_.inline_bytes.has_value() && current_.extents == 0) {
-      set(&Inode::flags, inode.flags | kInodeInline, "the word of its flags");
+      set(&Inode::flags, kInodeInline, "the word of its flags");
       set(&Inode::size_bytes, *current_.inline_bytes, "its size");
     } else if (!current_.inline_bytes.has_value()) {
-      set(&Inode::flags, inode.flags & ~kInodeInline, "the word of its flags");
-      const bool lost_content = (inode.flags & kInodeInline) != 0 || inode.size_bytes > kMaxFileBytes;
-      if (lost_content) set(&Inode::size_bytes, current_.end_block * kBlockBytes, "its size");
+      set(&Inode::flags, type == S_IFREG ? inode.flags & ~kInodeInline : 0, "the word of its flags");
+      const bool lost_content = (inode.flags & kInodeInline) != 0 || inode.size_bytes > kMaxFileBytes ||
+                                (type != S_IFREG && type != S_IFLNK) || (S_ISLNK(inode.mode) && type == S_IFREG);
+      const uint64_t mapped = current_.end_block * kBlockBytes;
+      if (lost_content && inode.size_bytes != mapped) set(&Inode::size_bytes, mapped, "its size");
     }
     return wrong;
   }
 
-  // What is wrong and cannot be put right without choosing what to lose.
-  std::vector<std::string> Contradictions(const Inode& inode) const {
-    std::vector<std::string> wrong;
+  // Content of two sorts cannot be all of one inode's: what does not fit its type, or its flags, goes to an inode of
+  // its own, which the names' check then moves to /lost+found. True: there was such a thing.
+  absl::StatusOr<bool> Separate(const Inode& inode) {
+    const uint64_t ino = current_.ino;
     const bool content = current_.extents > 0 || current_.inline_bytes.has_value();
-    if (content && current_.entries > 0) wrong.push_back("it has both names and content");
-    if (current_.inline_bytes.has_value() && current_.extents > 0) {
-      wrong.push_back("it has both inline content and extents");
+    const auto separate = [&](absl::string_view what, absl::string_view part,
+                              std::vector<uint8_t> kinds) -> absl::StatusOr<bool> {
+      context_.Report(ProblemKind::kInode, InodeName(ino),
+                      absl::StrCat("it has both ", what, ": the ", part, " becomes an inode of its own"));
+      if (context_.may_fix_items()) RETURN_IF_ERROR(MoveItems(inode, kinds));
+      return true;
+    };
+    if (content && current_.entries > 0) {
+      const bool file = (S_ISREG(inode.mode) || S_ISLNK(inode.mode)) && ino != kRootIno;
+      if (file) return separate("names and content", "directory", {kKindEntry});
+      return separate("names and content", "content", {kKindInline, kKindExtent});
+    }
+    if (content && ino == kRootIno) {
+      return separate("the root's number and content", "content", {kKindInline, kKindExtent});
+    }
+    if (current_.extents > 0 && current_.inline_bytes.has_value()) {
+      const bool keep_inline = (inode.flags & kInodeInline) != 0;
+      return separate("inline content and extents", keep_inline ? "content of the extents" : "inline content",
+                      {keep_inline ? kKindExtent : kKindInline});
     }
     const uint64_t most = S_ISLNK(inode.mode) ? kMaxInlineSymlinkBytes : kMaxInlineFileBytes;
-    if (current_.inline_bytes.value_or(0) > most) {
-      wrong.push_back(absl::StrCat("it has ", *current_.inline_bytes, " bytes of inline content"));
+    if (current_.inline_bytes.value_or(0) <= most) return false;
+    context_.Report(ProblemKind::kInode, InodeName(ino),
+                    absl::StrCat("it has ", *current_.inline_bytes, " bytes of inline content, at most ", most,
+                                 " are allowed"));
+    if (!context_.may_fix_items()) return true;
+    RETURN_IF_ERROR(context_.Fix([&](Transaction& tx) { return MoveInlineToBlock(tx, ino, inode); }));
+    return true;
+  }
+
+  absl::Status MoveInlineToBlock(Transaction& tx, uint64_t ino, Inode inode) {
+    ASSIGN_OR_RETURN(const std::optional<absl::string_view> value, context_.tree().Find(tx, InlineKey(ino)));
+    if (!value.has_value()) return absl::NotFoundError("the content is gone");
+    const std::string content(*value);
+    ASSIGN_OR_RETURN(const core::BlockRange home, context_.AllocateData(tx, 1));
+    ASSIGN_OR_RETURN(std::byte* bytes, tx.Fresh(home.first));
+    std::memcpy(bytes, content.data(), content.size());
+    char extent[kExtentBytes];
+    EncodeExtent({.home = home.first, .count = 1}, extent);
+    RETURN_IF_ERROR(context_.EraseItem(tx, InlineKey(ino)));
+    RETURN_IF_ERROR(context_.tree().Put(tx, ExtentKey(ino, 0), absl::string_view(extent, sizeof(extent))));
+    inode.flags &= ~kInodeInline;
+    inode.blocks = 1;
+    inode.size_bytes = content.size();
+    return context_.PutInode(tx, ino, inode);
+  }
+
+  // Moves the items of some kinds to a new inode, some in one change. Cut in between, both have something, and the next
+  // repair moves the rest to one more inode.
+  absl::Status MoveItems(const Inode& inode, const std::vector<uint8_t>& kinds) {
+    constexpr size_t kItemsPerChange = 64;
+    const uint64_t ino = current_.ino;
+    uint64_t to = 0;
+    RETURN_IF_ERROR(context_.Fix([&](Transaction& tx) -> absl::Status {
+      ASSIGN_OR_RETURN(to, context_.TakeInodeNumber(tx));
+      Current part;
+      if (kinds.front() == kKindEntry) {
+        part.entries = current_.entries;
+        part.entry_bytes = current_.entry_bytes;
+        part.subdirectories = current_.subdirectories;
+      } else {
+        part.extents = kinds.back() == kKindExtent ? current_.extents : 0;
+        part.blocks = part.extents > 0 ? current_.blocks : 0;
+        part.end_block = current_.end_block;
+        if (kinds.front() == kKindInline) part.inline_bytes = current_.inline_bytes;
+      }
+      Inode made = Rebuilt(part);
+      made.uid = inode.uid;
+      made.gid = inode.gid;
+      return context_.PutInode(tx, to, made);
+    }));
+    for (bool more = to != 0; more;) {
+      const uint64_t before = context_.fixes();
+      RETURN_IF_ERROR(context_.Fix([&](Transaction& tx) -> absl::Status {
+        std::vector<std::pair<Key, std::string>> items;
+        for (const uint8_t kind : kinds) {
+          RETURN_IF_ERROR(context_.tree().Scan(tx, Key{ino, kind, 0}, Key{ino, kind, ~uint64_t{0}},
+                                               [&](const BTree::Item& item) {
+                                                 items.emplace_back(item.key, item.value);
+                                                 return items.size() < kItemsPerChange;
+                                               }));
+        }
+        more = items.size() >= kItemsPerChange;
+        for (const auto& [key, value] : items) {
+          RETURN_IF_ERROR(context_.EraseItem(tx, key));
+          RETURN_IF_ERROR(context_.tree().Put(tx, Key{to, key.kind, key.offset}, value));
+        }
+        return absl::OkStatus();
+      }));
+      more = more && context_.fixes() > before;
     }
-    return wrong;
+    return absl::OkStatus();
   }
 
   absl::Status Finish() {
@@ -352,10 +464,11 @@ class InodeCheck {
     const Inode& inode = *current_.inode;
     ++context_.report().inodes;
     if (S_ISDIR(inode.mode)) ++context_.report().directories;
+    ASSIGN_OR_RETURN(const bool separated, Separate(inode));
+    if (separated) return absl::OkStatus();  // the next round looks at the rest
     Inode fixed = inode;
     const std::vector<std::string> wrong = Compare(inode, &fixed);
     for (const std::string& what : wrong) context_.Report(ProblemKind::kInode, InodeName(ino), what);
-    for (const std::string& what : Contradictions(inode)) context_.Report(ProblemKind::kInode, InodeName(ino), what);
     if (!wrong.empty() && context_.may_fix_items()) {
       RETURN_IF_ERROR(context_.Fix([&](Transaction& tx) { return context_.PutInode(tx, ino, fixed); }));
     }
@@ -369,21 +482,20 @@ class InodeCheck {
       RETURN_IF_ERROR(
           context_.Fix([&](Transaction& tx) { return RemoveAttribute(tx, ino, bucket, value_id); }));
     }
-    if ((inode.flags & kInodeTruncatePending) == 0) return absl::OkStatus();
+    if ((fixed.flags & kInodeTruncatePending) == 0) return absl::OkStatus();
     ASSIGN_OR_RETURN(const std::optional<std::string> orphan, context_.Find(OrphanKey(ino)));
     if (orphan.has_value()) return absl::OkStatus();
     context_.Report(ProblemKind::kOrphan, InodeName(ino), "a truncation is to be finished, but not listed");
     if (!context_.may_fix_items()) return absl::OkStatus();
-    const Orphan missing = {.what = inode.nlink == 0 ? Orphan::What::kInode : Orphan::What::kTruncate,
-                            .from_block = (inode.size_bytes + kBlockBytes - 1) / kBlockBytes};
-    return context_.Fix([&](Transaction& tx) { return context_.PutOrphan(tx, ino, missing); });
+    return context_.Fix(
+        [&](Transaction& tx) { return context_.tree().Put(tx, OrphanKey(ino), ExpectedOrphan(fixed)); });
   }
 
   absl::Status CheckHeaderCounts() {
+    if (context_.header_block() != kHeaderBlock) return absl::OkStatus();  // reported with the header
     VolumeHeader header;
     RETURN_IF_ERROR(context_.Run([&](Transaction& tx) -> absl::Status {
-      ASSIGN_OR_RETURN(const std::byte* bytes, tx.Read(kHeaderBlock));
-      ASSIGN_OR_RETURN(header, DecodeHeader(bytes));
+      ASSIGN_OR_RETURN(header, ReadHeader(tx));
       return absl::OkStatus();
     }));
     const uint64_t inodes = context_.report().inodes;
@@ -400,7 +512,7 @@ class InodeCheck {
     }
     if (!wrong || !context_.may_fix_items()) return absl::OkStatus();
     return context_.Fix([&](Transaction& tx) {
-      return context_.UpdateHeader(tx, [&](VolumeHeader& fixed) {
+      return UpdateHeader(tx, [&](VolumeHeader& fixed) {
         fixed.next_ino = std::max(fixed.next_ino, max_ino_ + 1);
         fixed.inode_count = inodes;
       });

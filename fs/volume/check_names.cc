@@ -13,6 +13,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "fs/volume/check_context.h"
+#include "fs/volume/header.h"
 #include "fs/volume/volume.h"
 #include "sal/status_macros.h"
 
@@ -80,12 +81,8 @@ class NameCheck {
         Inode inode = context_.NewInode(S_IFDIR | 0755, 2);
         inode.parent = kRootIno;
         RETURN_IF_ERROR(context_.PutInode(tx, kRootIno, inode));
-        return context_.UpdateHeader(tx, [](VolumeHeader& header) { ++header.inode_count; });
+        return UpdateHeader(tx, [](VolumeHeader& header) { ++header.inode_count; });
       });
-    }
-    if (!S_ISDIR(root->mode) || root->nlink == 0) {
-      context_.Report(ProblemKind::kInode, InodeName(kRootIno), "the root is no directory");
-      return absl::OkStatus();
     }
     if (root->parent == kRootIno) return absl::OkStatus();
     context_.Report(ProblemKind::kLinks, InodeName(kRootIno), "the root's parent is not itself");

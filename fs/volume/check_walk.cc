@@ -7,28 +7,36 @@
 
 namespace stagefs::volume {
 
-absl::StatusOr<std::optional<NodeView>> WalkBatch::ReadNode(core::Transaction& tx, const AllocationLayout& layout,
-                                                            const Place& place) {
-  const auto look = [&]() -> absl::StatusOr<NodeView> {
-    if (!layout.IsUsable({place.block, 1})) return absl::DataLossError("no node can be in this block");
-    ASSIGN_OR_RETURN(const std::byte* bytes, tx.Read(place.block));
-    ASSIGN_OR_RETURN(const NodeView node, NodeView::Open(bytes, place.block, place.level));
-    RETURN_IF_ERROR(node.CheckAll());
-    if (node.count() == 0 && (!place.root || place.level > 0)) return absl::DataLossError("it is empty");
-    if (node.count() > 0) {
-      ASSIGN_OR_RETURN(const Key first, node.KeyAt(0));
-      ASSIGN_OR_RETURN(const Key last, node.KeyAt(node.count() - 1));
-      if (first < place.low || (place.high.has_value() && last >= *place.high)) {
-        return absl::DataLossError("it holds keys that belong elsewhere");
-      }
+absl::StatusOr<NodeView> WalkBatch::Look(core::Transaction& tx, const Place& place) const {
+  if (!layout_.IsUsable({place.block, 1})) return absl::DataLossError("no node can be in this block");
+  ASSIGN_OR_RETURN(const std::byte* bytes, tx.Read(place.block));
+  ASSIGN_OR_RETURN(const NodeView node, NodeView::Open(bytes, place.block, place.level));
+  RETURN_IF_ERROR(node.CheckAll());
+  if (node.count() == 0 && (!place.root || place.level > 0)) return absl::DataLossError("it is empty");
+  if (place.root && place.level > 0 && node.count() == 1) return absl::DataLossError("a root with a single child");
+  if (node.count() > 0) {
+    ASSIGN_OR_RETURN(const Key first, node.KeyAt(0));
+    ASSIGN_OR_RETURN(const Key last, node.KeyAt(node.count() - 1));
+    if (first < place.low || (place.high.has_value() && last >= *place.high)) {
+      return absl::DataLossError("it holds keys that belong elsewhere");
     }
-    return node;
-  };
-  const absl::StatusOr<NodeView> node = look();
-  if (node.ok()) return *node;
-  if (!absl::IsDataLoss(node.status())) return node.status();
-  bad_nodes_.push_back({place.block, place.level, place.root, place.covers, std::string(node.status().message())});
-  return std::nullopt;
+  }
+  return node;
+}
+
+absl::StatusOr<std::optional<NodeView>> WalkBatch::ReadNode(core::Transaction& tx, const Place& place) {
+  const absl::StatusOr<NodeView> node = Look(tx, place);
+  if (!node.ok() && !absl::IsDataLoss(node.status())) return node.status();
+  if (!node.ok()) {
+    bad_nodes_.push_back({place.block, place.level, place.covers, std::string(node.status().message()), false});
+    return std::nullopt;
+  }
+  if (node->volume() != volume_) {
+    bad_nodes_.push_back({place.block, place.level, place.covers,
+                          absl::StrCat("it names volume ", absl::Hex(node->volume()), ", not ", absl::Hex(volume_)),
+                          true});
+  }
+  return *node;
 }
 
 absl::StatusOr<WalkBatch::Place> WalkBatch::ChildPlace(const NodeView& node, const Place& parent, uint32_t index) {
@@ -53,21 +61,20 @@ absl::Status WalkBatch::TakeItems(const NodeView& leaf) {
   return absl::OkStatus();
 }
 
-absl::Status WalkBatch::Read(core::Transaction& tx, const AllocationLayout& layout, BTreeStorage::Root root,
-                             const Key& cursor) {
+absl::Status WalkBatch::Read(core::Transaction& tx, BTreeStorage::Root root, const Key& cursor) {
   bytes_.clear();
   items_.clear();
   nodes_.clear();
   bad_nodes_.clear();
   next_ = std::nullopt;
   if (root.height < 1 || root.height > BTree::kMaxHeight) {
-    bad_nodes_.push_back({root.block, root.height, true, Key{}, absl::StrCat("the tree's height is ", root.height)});
+    bad_nodes_.push_back({root.block, root.height - 1, Key{}, absl::StrCat("the tree's height is ", root.height), false});
     return absl::OkStatus();
   }
   Place place = {
       .block = root.block, .level = root.height - 1, .root = true, .covers = {}, .low = {}, .high = std::nullopt};
   while (true) {
-    ASSIGN_OR_RETURN(const std::optional<NodeView> node, ReadNode(tx, layout, place));
+    ASSIGN_OR_RETURN(const std::optional<NodeView> node, ReadNode(tx, place));
     next_ = place.high;
     if (!node.has_value()) return absl::OkStatus();
     if (place.covers == cursor) nodes_.push_back({place.block, place.level});
@@ -79,11 +86,11 @@ absl::Status WalkBatch::Read(core::Transaction& tx, const AllocationLayout& layo
     }
     for (uint32_t i = index; i < node->count(); ++i) {
       ASSIGN_OR_RETURN(const core::Block child, node->ChildAt(i));
-      if (layout.IsUsable({child, 1})) tx.Prefetch(child);
+      if (layout_.IsUsable({child, 1})) tx.Prefetch(child);
     }
     for (uint32_t i = index; i < node->count(); ++i) {
       ASSIGN_OR_RETURN(const Place leaf_place, ChildPlace(*node, place, i));
-      ASSIGN_OR_RETURN(const std::optional<NodeView> leaf, ReadNode(tx, layout, leaf_place));
+      ASSIGN_OR_RETURN(const std::optional<NodeView> leaf, ReadNode(tx, leaf_place));
       if (!leaf.has_value()) continue;
       if (leaf_place.covers >= cursor) nodes_.push_back({leaf_place.block, 0});
       RETURN_IF_ERROR(TakeItems(*leaf));

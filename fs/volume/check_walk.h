@@ -28,13 +28,16 @@ class WalkBatch {
   struct BadNode {
     core::Block block;
     uint32_t level;
-    bool root;
-    Key low;  // of what belongs to it
+    Key low;  // leads to it
     std::string what;
+    bool usable;  // only the volume it names is wrong: its items were taken
   };
 
+  // `layout` must outlive the batch. `volume`: what all nodes name.
+  WalkBatch(const AllocationLayout& layout, uint64_t volume) : layout_(layout), volume_(volume) {}
+
   // Reads what follows `cursor`. Errors: only Unavailable, and what is no DataLoss.
-  absl::Status Read(core::Transaction& tx, const AllocationLayout& layout, BTreeStorage::Root root, const Key& cursor);
+  absl::Status Read(core::Transaction& tx, BTreeStorage::Root root, const Key& cursor);
 
   size_t item_count() const { return items_.size(); }
   const Key& key(size_t index) const { return items_[index].key; }
@@ -64,11 +67,13 @@ class WalkBatch {
   };
 
   // Checks the node wholly. Damage goes to bad_nodes_, and gives nothing.
-  absl::StatusOr<std::optional<NodeView>> ReadNode(core::Transaction& tx, const AllocationLayout& layout,
-                                                   const Place& place);
+  absl::StatusOr<std::optional<NodeView>> ReadNode(core::Transaction& tx, const Place& place);
+  absl::StatusOr<NodeView> Look(core::Transaction& tx, const Place& place) const;
   static absl::StatusOr<Place> ChildPlace(const NodeView& node, const Place& parent, uint32_t index);
   absl::Status TakeItems(const NodeView& leaf);
 
+  const AllocationLayout& layout_;
+  const uint64_t volume_;
   std::string bytes_;
   std::vector<Item> items_;
   std::vector<Node> nodes_;

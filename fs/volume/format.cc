@@ -160,6 +160,12 @@ absl::StatusOr<Inode> DecodeInode(absl::string_view value) {
   if ((disk.flags & ~kInodeKnownFlags) != 0) {
     return absl::DataLossError(absl::StrCat("An inode has unknown flags ", disk.flags));
   }
+  return *SalvageInode(value);
+}
+
+std::optional<Inode> SalvageInode(absl::string_view value) {
+  if (value.size() != kInodeBytes) return std::nullopt;
+  const DiskInode disk = Load<DiskInode>(value.data());
   return Inode{
       .mode = disk.mode,
       .nlink = disk.nlink,
@@ -173,7 +179,7 @@ absl::StatusOr<Inode> DecodeInode(absl::string_view value) {
       .ctime_ns = disk.ctime_ns,
       .btime_ns = disk.btime_ns,
       .parent = disk.parent,
-      .flags = disk.flags,
+      .flags = disk.flags & kInodeKnownFlags,
       .next_xattr_id = disk.next_xattr_id,
   };
 }

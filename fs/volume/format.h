@@ -106,6 +106,8 @@ inline constexpr uint32_t kMaxLinks = 1u << 31;
 // `bytes` has kInodeBytes bytes.
 void EncodeInode(const Inode& inode, char* bytes);
 absl::StatusOr<Inode> DecodeInode(absl::string_view value);
+// For fsck: what an inode of the right length says, flags that mean nothing left out.
+std::optional<Inode> SalvageInode(absl::string_view value);
 
 // --- Directory entries: the names of one hash share an item. ---
 
