@@ -2,11 +2,51 @@
 
 #include <sys/mman.h>
 
+#include <map>
+
 #include "sal/check.h"
+#include "sal/mutex.h"
 
 namespace stagefs::core {
+namespace {
 
-AlignedMemory::AlignedMemory(size_t size_bytes) : size_bytes_(size_bytes) {
+// Memory that was given back. Only with KeepForReuse().
+class KeptMemory {
+ public:
+  static KeptMemory& Get() {
+    static KeptMemory* const kept = new KeptMemory;
+    return *kept;
+  }
+
+  void Enable() {
+    MutexLock lock(&mutex_);
+    enabled_ = true;
+  }
+  // Null if there is none of that size.
+  std::byte* Take(size_t size_bytes) {
+    MutexLock lock(&mutex_);
+    auto node = areas_.extract(size_bytes);
+    return node ? node.mapped() : nullptr;
+  }
+  // False if it is not to be kept.
+  bool Keep(std::byte* data, size_t size_bytes) {
+    MutexLock lock(&mutex_);
+    if (enabled_) areas_.emplace(size_bytes, data);
+    return enabled_;
+  }
+
+ private:
+  Mutex mutex_;
+  bool enabled_ ABSL_GUARDED_BY(mutex_) = false;
+  std::multimap<size_t, std::byte*> areas_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace
+
+void AlignedMemory::KeepForReuse() { KeptMemory::Get().Enable(); }
+
+AlignedMemory::AlignedMemory(size_t size_bytes) : data_(KeptMemory::Get().Take(size_bytes)), size_bytes_(size_bytes) {
+  if (data_ != nullptr) return;
   void* const memory =
       mmap(nullptr, size_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   STAGEFS_CHECK(memory != MAP_FAILED);
@@ -14,7 +54,7 @@ AlignedMemory::AlignedMemory(size_t size_bytes) : size_bytes_(size_bytes) {
 }
 
 AlignedMemory::~AlignedMemory() {
-  if (data_ != nullptr) munmap(data_, size_bytes_);
+  if (data_ != nullptr && !KeptMemory::Get().Keep(data_, size_bytes_)) munmap(data_, size_bytes_);
 }
 
 }  // namespace stagefs::core

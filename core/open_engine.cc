@@ -61,6 +61,7 @@ absl::Status WriteLogOnce(sal::BlockStore& store, sal::Environment& environment,
                           const std::function<void(double)>& progress) {
   const uint64_t chunk_blocks = 1024;
   const AlignedMemory zeros(chunk_blocks * kBlockBytes);
+  std::memset(zeros.data(), 0, zeros.size());
   for (uint64_t done = 0; done < superblock.log_blocks; done += chunk_blocks) {
     const uint64_t count = std::min(chunk_blocks, superblock.log_blocks - done);
     RETURN_IF_ERROR(sal::BlockingWrite(store, environment, (superblock.log_start + done) * kBlockBytes, zeros.data(),

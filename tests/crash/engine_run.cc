@@ -58,7 +58,9 @@ EngineRun::EngineRun(const RunOptions& options, sal::SimulatedDisk disk)
       store_(environment_, StoreOptions(options), std::move(disk)),
       recording_(&store_),
       read_buffer_((kMostArenaBlocks + 1) * kBlockBytes),
-      serial_(options.seed << 20) {}
+      serial_(options.seed << 20) {
+  core::AlignedMemory::KeepForReuse();
+}
 
 EngineRun::~EngineRun() {
   store_.CutNow();  // no body runs on a model that may be gone

@@ -76,7 +76,9 @@ VolumeRun::VolumeRun(const VolumeRunOptions& options, sal::SimulatedDisk disk)
       store_(environment_, StoreOptions(options), std::move(disk)),
       recording_(&store_),
       read_buffer_(kMostRead),
-      serial_(options.seed << 20) {}
+      serial_(options.seed << 20) {
+  core::AlignedMemory::KeepForReuse();
+}
 
 VolumeRun::~VolumeRun() {
   store_.CutNow();
