@@ -52,7 +52,7 @@ sal::SimulatedFaultPlan DiskFaults::PlanFor(const core::VolumeInfo& info) {
       default: break;
     }
   }
-  if (destructive_ && random_.OneIn(2)) set(kind_, random_.Between(20, 500));
+  if (destructive_ && random_.OneIn(2)) set(kind_, random_.Between(5, 200));
   plan.may_hit = [this](SimulatedFault fault, uint64_t offset, uint64_t length) {
     return MayHit(fault, offset, length);
   };

@@ -446,11 +446,12 @@ void VolumeLife::Finish(Slot& slot, const absl::Status& status, const Answer& an
   if (expected.error != error) {
     return Fail(op, absl::StrCat(status.ToString(), ", expected errno ", expected.error));
   }
-  if (several) unsettled_.erase(op.ino);
+  bool settles = several;
   if (op.kind == Kind::kSetAttributes && op.change.size_bytes == 0 && error == 0) {
-    unsettled_.erase(op.ino);
+    settles = unsettled_.contains(op.ino);
     locked_.erase(op.ino);
   }
+  if (settles) unsettled_.erase(op.ino);
   if (error != 0) {
     if (op.kind == Kind::kReadDirectory) slot.unseen.reset();
     return;
@@ -463,7 +464,7 @@ void VolumeLife::Finish(Slot& slot, const absl::Status& status, const Answer& an
   const bool counts_openers =
       op.kind == Kind::kRelease || op.kind == Kind::kOpen || op.kind == Kind::kOpenTruncate;
   if (lsn != 0 || counts_openers) {
-    history_.push_back({op, wall_ns, std::max(lsn, before)});
+    history_.push_back({op, wall_ns, std::max(lsn, before), settles});
   }
 }
 
@@ -696,7 +697,7 @@ absl::Status VolumeLife::Settle(FileTree* tree, const std::set<Ino>& unsettled, 
     RETURN_IF_ERROR(done.status());
     // The time of the change is the volume's to say, once.
     tree->Apply(empty, done->mtime_ns);
-    history_.push_back({empty, done->mtime_ns, engine_->accepted_lsn()});
+    history_.push_back({empty, done->mtime_ns, engine_->accepted_lsn(), /*settles=*/true});
   }
   return absl::OkStatus();
 }

@@ -41,6 +41,8 @@ struct AppliedOp {
   FileOp op;
   int64_t wall_ns = 0;
   core::Lsn lsn = 0;  // its own or, if it changed nothing that lasts, that of the one before
+  // Before it, nobody knows what some of its inode is like: it made that known again, or is the last of several changes.
+  bool settles = false;
 };
 
 class VolumeLife {

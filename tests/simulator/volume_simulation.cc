@@ -184,10 +184,10 @@ absl::Status VolumeSimulation::CheckOrder() {
 // Makes the state after `prefix` the model's present, if the volume agrees.
 absl::Status VolumeSimulation::Adopt(core::Lsn prefix) {
   FileTree tree = base_;
-  std::set<Ino> unsettled = unsettled_;
+  std::set<Ino> unsettled = unsettled_;  // of the life's end; what it has settled after `prefix` comes on top
   for (const AppliedOp& applied : history_) {
     if (applied.lsn > prefix) {
-      if (applied.op.kind == FileOp::Kind::kAllocate) unsettled.insert(applied.op.ino);
+      if (applied.settles) unsettled.insert(applied.op.ino);
       continue;
     }
     tree.Apply(applied.op, applied.wall_ns);
