@@ -38,7 +38,7 @@ struct Seen {
 };
 using Survey = std::map<Ino, Seen>;
 
-// What a byte of a leaf belongs to.
+// What a byte of a node belongs to.
 struct Hit {
   std::optional<Key> key;  // nothing: to the node itself, or to nothing
   uint64_t in_cell = 0;    // where in the cell
@@ -133,15 +133,15 @@ class EveryByteTest : public ::testing::Test {
     return Load<uint32_t>(Bytes(block)) == kNodeMagic && Load<uint16_t>(Bytes(block) + kNodeLevelOffset) == 0;
   }
 
-  // What byte `offset` of a leaf belongs to. A slot belongs to its item.
-  Hit HitIn(Block leaf, uint64_t offset) {
-    const std::byte* bytes = Bytes(leaf);
+  // What byte `offset` of a node belongs to. A slot belongs to its item, as the length in its cell does.
+  Hit HitIn(Block node, uint64_t offset) {
+    const std::byte* bytes = Bytes(node);
     for (uint64_t i = 0; i < Load<uint16_t>(bytes + kNodeCountOffset); ++i) {
       const uint64_t slot = kNodeHeaderBytes + kSlotBytes * i;
       const uint64_t cell = Load<uint16_t>(bytes + slot);
       const uint64_t end = cell + kCellHeaderBytes + Load<uint16_t>(bytes + cell + 17);
       const Key key = {Load<uint64_t>(bytes + cell), Load<uint8_t>(bytes + cell + 8), Load<uint64_t>(bytes + cell + 9)};
-      if (offset == slot || offset == slot + 1) return {key, 0};
+      if (offset == slot || offset == slot + 1) return {key, kCellHeaderBytes - 2};
       if (offset >= cell && offset < end) return {key, offset - cell};
     }
     return {};
@@ -161,12 +161,14 @@ class EveryByteTest : public ::testing::Test {
     if (block == HeaderCopyBlock(kBlocks)) return offset >= 56 && offset < 64;  // the number of inodes at some time
     if (block == AllocationLayout::SummaryBlock(0)) return offset >= 4;  // of groups that do not exist
     if (block % AllocationLayout::kGroupBlocks == 0) return false;
-    const Hit hit = IsLeaf(block) ? HitIn(block, offset) : Hit();
+    const Hit hit = HitIn(block, offset);
     if (!hit.key.has_value()) {  // between slots and cells, or what removed cells left
       const uint64_t slots_end = kNodeHeaderBytes + kSlotBytes * Load<uint16_t>(bytes + kNodeCountOffset);
       if (offset >= slots_end && offset < Load<uint16_t>(bytes + kNodeHeapOffset)) return true;
-      return IsLeaf(block) && offset >= kNodeHeaderBytes && offset >= slots_end;
+      return offset >= kNodeHeaderBytes && offset >= slots_end;
     }
+    // A separator may be anything between the keys that it separates.
+    if (!IsLeaf(block)) return hit.in_cell < kCellHeaderBytes - 2;
     const uint64_t in_value = hit.in_cell - kCellHeaderBytes;
     switch (hit.key->kind) {
       case kKindInode:
