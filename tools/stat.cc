@@ -34,7 +34,8 @@ absl::StatusOr<std::string> AskServer(const std::string& directory) {
   std::string text(64 << 10, '\0');
   const ssize_t length = getxattr(directory.c_str(), fuse::kStatisticsXattr, text.data(), text.size());
   if (length < 0) {
-    if (errno == ENOTCONN) {
+    // The latter two: it was asked while it was dying.
+    if (errno == ENOTCONN || errno == ECONNABORTED || errno == ECANCELED) {
       return absl::UnavailableError(
           absl::StrCat("the server of ", directory, " is gone; what was acknowledged as durable is on ", mount->source,
                        ": run stagefs umount ", directory, ", then mount again"));

@@ -10,9 +10,12 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <map>
+#include <optional>
 #include <utility>
 
 #include "core/types.h"
+#include "fs/fuse/testing/memory_pages.h"
 #include "fs/volume/errno.h"
 #include "sal/check.h"
 #include "sal/status_macros.h"
@@ -25,8 +28,6 @@ using volume::ErrnoStatus;
 using volume::Ino;
 
 namespace {
-
-using Page = std::array<std::byte, kBlockBytes>;
 
 int64_t Now() {
   timespec now;
@@ -43,7 +44,7 @@ struct MemoryVolume::Inode {
   };
 
   // Guarded by names_mutex_.
-  std::map<std::string, Entry, std::less<>> entries;
+  std::unordered_map<std::string, Entry> entries;
   std::map<uint64_t, std::string> names_by_cookie;
   uint64_t next_cookie = 3;  // 1 and 2 are "." and ".."
   Ino parent = 0;
@@ -52,7 +53,7 @@ struct MemoryVolume::Inode {
   Mutex mutex;
   // Guarded by `mutex`; nlink is changed under names_mutex_, too.
   Attributes attributes;
-  std::map<uint64_t, std::unique_ptr<Page>> pages;
+  MemoryPages pages;
   std::map<std::string, std::string, std::less<>> xattrs;
   std::string target;
 
@@ -61,7 +62,7 @@ struct MemoryVolume::Inode {
   Attributes Get() {
     MutexLock lock(&mutex);
     Attributes copy = attributes;
-    copy.allocated_bytes = pages.size() * kBlockBytes;
+    copy.allocated_bytes = pages.allocated_bytes();
     return copy;
   }
 
@@ -76,32 +77,9 @@ struct MemoryVolume::Inode {
     attributes.mtime_ns = attributes.ctime_ns = Now();
   }
 
-  // The lock is held for the rest.
-  void ZeroLocked(uint64_t begin, uint64_t end) {
-    for (auto page = pages.lower_bound(begin / kBlockBytes); page != pages.end() && page->first * kBlockBytes < end;) {
-      const uint64_t start = page->first * kBlockBytes;
-      const uint64_t from = std::max(begin, start) - start, to = std::min(end, start + kBlockBytes) - start;
-      if (from == 0 && to == kBlockBytes) {
-        page = pages.erase(page);
-        continue;
-      }
-      memset(page->second->data() + from, 0, to - from);
-      ++page;
-    }
-  }
-
   void ResizeLocked(uint64_t size) {
-    if (size < attributes.size_bytes) ZeroLocked(size, UINT64_MAX - kBlockBytes);
+    if (size < attributes.size_bytes) pages.Zero(size, UINT64_MAX);
     attributes.size_bytes = size;
-  }
-
-  Page& PageLocked(uint64_t index) {
-    std::unique_ptr<Page>& page = pages[index];
-    if (page == nullptr) {
-      page = std::make_unique<Page>();
-      page->fill(std::byte{0});
-    }
-    return *page;
   }
 };
 
@@ -406,19 +384,7 @@ void MemoryVolume::Read(Ino ino, uint64_t offset, absl::Span<std::byte> destinat
     MutexLock lock(&inode.mutex);
     const uint64_t end = inode.attributes.size_bytes;
     if (offset < end) size = std::min<uint64_t>(destination.size(), end - offset);
-    auto page = inode.pages.lower_bound(offset / kBlockBytes);
-    for (uint64_t at = offset; at < offset + size;) {
-      const uint64_t in_page = at % kBlockBytes;
-      const size_t count = std::min<uint64_t>(kBlockBytes - in_page, offset + size - at);
-      std::byte* const to = destination.data() + (at - offset);
-      if (page != inode.pages.end() && page->first == at / kBlockBytes) {
-        memcpy(to, page->second->data() + in_page, count);
-        ++page;
-      } else {
-        memset(to, 0, count);
-      }
-      at += count;
-    }
+    inode.pages.Read(offset, destination.subspan(0, size));
   }
   std::move(done)(size);
 }
@@ -433,12 +399,7 @@ void MemoryVolume::Write(Ino ino, uint64_t offset, absl::Span<const std::byte> b
   {
     MutexLock lock(&inode.mutex);
     if (append) offset = inode.attributes.size_bytes;
-    for (size_t done_bytes = 0; done_bytes < bytes.size();) {
-      const uint64_t at = offset + done_bytes;
-      const size_t count = std::min<uint64_t>(kBlockBytes - at % kBlockBytes, bytes.size() - done_bytes);
-      memcpy(inode.PageLocked(at / kBlockBytes).data() + at % kBlockBytes, bytes.data() + done_bytes, count);
-      done_bytes += count;
-    }
+    inode.pages.Write(offset, bytes);
     inode.attributes.size_bytes = std::max(inode.attributes.size_bytes, offset + bytes.size());
     inode.attributes.mtime_ns = inode.attributes.ctime_ns = Now();
   }
@@ -459,9 +420,9 @@ void MemoryVolume::Allocate(Ino ino, int mode, uint64_t offset, uint64_t length,
   {
     MutexLock lock(&inode.mutex);
     const uint64_t end = offset + length;
-    if (kind != 0) inode.ZeroLocked(offset, end);
+    if (kind != 0) inode.pages.Zero(offset, end);
     if (kind != FALLOC_FL_PUNCH_HOLE) {
-      for (uint64_t page = offset / kBlockBytes; page * kBlockBytes < end; ++page) inode.PageLocked(page);
+      inode.pages.Fill(offset, end);
       if (!keep_size) inode.attributes.size_bytes = std::max(inode.attributes.size_bytes, end);
     }
     inode.attributes.mtime_ns = inode.attributes.ctime_ns = Now();
@@ -477,14 +438,10 @@ void MemoryVolume::Seek(Ino ino, uint64_t offset, int whence, volume::Callback<u
     MutexLock lock(&inode.mutex);
     const uint64_t end = inode.attributes.size_bytes;
     if (offset >= end) return ErrnoStatus(ENXIO);
-    auto page = inode.pages.lower_bound(offset / kBlockBytes);
-    if (whence == SEEK_DATA) {
-      if (page == inode.pages.end() || page->first * kBlockBytes >= end) return ErrnoStatus(ENXIO);
-      return std::max(offset, page->first * kBlockBytes);
-    }
-    uint64_t hole = offset / kBlockBytes;
-    for (; page != inode.pages.end() && page->first == hole; ++page) ++hole;
-    return std::min(end, std::max(offset, hole * kBlockBytes));
+    if (whence == SEEK_HOLE) return std::min(end, inode.pages.FindHole(offset));
+    const std::optional<uint64_t> data = inode.pages.FindData(offset);
+    if (!data.has_value() || *data >= end) return ErrnoStatus(ENXIO);
+    return *data;
   }();
   std::move(done)(position);
 }
