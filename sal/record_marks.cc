@@ -23,8 +23,8 @@ constexpr size_t kLongestMark = 4096;  // what is longer is cut off
 absl::StatusOr<std::unique_ptr<RecordMarks>> RecordMarks::Listen(const std::string& path, RecordLog& log) {
   sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = {}};
   if (path.size() >= sizeof(address.sun_path)) {
-    return absl::InvalidArgumentError(absl::StrCat("record socket ", path, ": the path is too long; a socket's may have ",
-                                                   sizeof(address.sun_path) - 1, " bytes"));
+    return absl::InvalidArgumentError(absl::StrCat("record socket ", path, ": the path is too long; a socket's may ",
+                                                   "have ", sizeof(address.sun_path) - 1, " bytes"));
   }
   memcpy(address.sun_path, path.data(), path.size());
   const int descriptor = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);

@@ -3,7 +3,7 @@
 //
 // Everything is passed on unchanged. Submissions are recorded before the store underneath hears of them, completions
 // before their user does: sal/record_format.h says why that is enough. FILE.sock takes marks: sal/record_marks.h. Once
-// FILE cannot be written any more, every change completes with Unavailable: a gap in the record would be taken for truth.
+// FILE cannot be written any more, every change completes with Unavailable: a gap would be taken for the truth.
 //
 // For tests: Submit() copies what is written, and waits while the record's buffer is full. FILE must not lie on what
 // the store itself carries.

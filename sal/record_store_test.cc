@@ -127,7 +127,7 @@ TEST_F(RecordStoreTest, OtherProcessesPutMarksThroughTheSocket) {
   Open();
   const int client = socket(AF_UNIX, SOCK_DGRAM, 0);
   sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = {}};
-  ASSERT_EQ(bind(client, reinterpret_cast<sockaddr*>(&address), sizeof(sa_family_t)), 0);  // a name of the kernel's choice
+  ASSERT_EQ(bind(client, reinterpret_cast<sockaddr*>(&address), sizeof(sa_family_t)), 0);  // the kernel chooses a name
   const std::string path = file_ + ".sock";
   std::memcpy(address.sun_path, path.data(), path.size());
   ASSERT_EQ(connect(client, reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);

@@ -43,7 +43,8 @@ absl::StatusOr<bool> RecordReader::Next(RecordEvent* event) {
   if (length_ - offset_ < sizeof(header)) return false;
   memcpy(&header, bytes_ + offset_, sizeof(header));
   const auto kind = static_cast<RecordEventKind>(header.kind);
-  const bool ranged = kind == RecordEventKind::kWrite || kind == RecordEventKind::kZero || kind == RecordEventKind::kDiscard;
+  const bool ranged =
+      kind == RecordEventKind::kWrite || kind == RecordEventKind::kZero || kind == RecordEventKind::kDiscard;
   if (kind < RecordEventKind::kWrite || kind > RecordEventKind::kMark ||
       (ranged && (header.offset_bytes > header_.size_bytes ||
                   header.length_bytes > header_.size_bytes - header.offset_bytes))) {

@@ -1,29 +1,26 @@
-// Makes disk images as a power cut would leave them, from a record (`record:FILE,URL`) and the image that it began with.
+// Makes disk images as a power cut would leave them, from a record (`record:FILE,URL`) and the image it began with.
 //
 //   replay list RECORD
 //       "events N", and a line "mark POSITION TEXT" for each mark.
 //   replay cut RECORD BASE [--ignore-flushes]
-//       Reads lines "POSITION SEED FATE IMAGE", of ascending positions, and writes IMAGE as the disk is when power fails
-//       after POSITION events. FATE says what becomes of the writes at risk: random (by SEED), keep or drop. Answers
-//       each with "cut POSITION kept N dropped N torn N". With --ignore-flushes nothing ever becomes durable.
+//       Reads lines "POSITION SEED FATE IMAGE", of ascending positions, and writes IMAGE as the disk is when power
+//       fails after POSITION events. FATE says what becomes of the writes at risk: random (by SEED), keep or drop.
+//       Answers each with "cut POSITION kept N dropped N torn N". With --ignore-flushes nothing ever becomes durable.
 //   replay mark SOCKET TEXT
 //       Puts a mark into the record that is being written, and prints its position.
 
-#include <sys/socket.h>
-#include <sys/un.h>
-
 #include <cstdio>
-#include <cstring>
 #include <iostream>
 #include <map>
+#include <memory>
 #include <sstream>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "sal/status_macros.h"
 #include "tests/replay/image_file.h"
+#include "tests/replay/mark_client.h"
 #include "tests/replay/recorded_disk.h"
 
 namespace stagefs::replay {
@@ -71,20 +68,10 @@ absl::Status Cut(const std::string& record, const std::string& base, bool ignore
   return absl::OkStatus();
 }
 
-absl::Status Mark(const std::string& path, const std::string& text) {
-  const int client = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-  sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = {}};
-  if (path.size() >= sizeof(address.sun_path)) return absl::InvalidArgumentError(absl::StrCat(path, " is too long"));
-  // An address of the kernel's choice, for the answer to come to.
-  bool sent = bind(client, reinterpret_cast<const sockaddr*>(&address), sizeof(sa_family_t)) == 0;
-  std::memcpy(address.sun_path, path.data(), path.size());
-  sent = sent && connect(client, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0 &&
-         send(client, text.data(), text.size(), 0) == static_cast<ssize_t>(text.size());
-  char answer[32] = {};
-  if (!sent || recv(client, answer, sizeof(answer) - 1, 0) <= 0) {
-    return absl::UnavailableError(absl::StrCat(path, ": ", std::strerror(errno)));
-  }
-  std::cout << answer << "\n";
+absl::Status Mark(const std::string& socket, const std::string& text) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<MarkClient> client, MarkClient::Connect(socket));
+  ASSIGN_OR_RETURN(const uint64_t position, client->Mark(text));
+  std::cout << position << "\n";
   return absl::OkStatus();
 }
 
