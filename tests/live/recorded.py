@@ -61,6 +61,9 @@ class Recording:
     def end(self):
         """Unmounts. What the record says must be what the store holds."""
         ended = self.marks.put("ended")
+        statistics = self.volume.stat()
+        self.saw = (f"{statistics['checkpoints']} checkpoints, {statistics['log_bytes_written'] >> 20} MiB of log in a ring of "
+                    "4 MiB")
         # What the engine still owes, destaging for instance, is recorded as well; cuts there are as good as any.
         self.volume.umount()
         self._read_marks()

@@ -97,10 +97,10 @@ def sqlite(place, mode, transactions, cuts):
         # SQLite promises nothing about a transaction that is under way; what is between two of them must be whole.
         at_rest = sweep(recording, cuts, look, positions=recording.between("ack", "begin"))
         anywhere = sweep(recording, cuts, lambda directory, _: look_at_pair(directory))
-        print(f"sqlite {mode}: {transactions} transactions; between two of them {at_rest}; "
+        print(f"sqlite {mode}: {transactions} transactions, {recording.saw}; between two of them {at_rest}; "
               f"anywhere, looking at the volume alone, {anywhere}")
         return
-    print(f"sqlite {mode}: {transactions} transactions; {sweep(recording, cuts, look)}")
+    print(f"sqlite {mode}: {transactions} transactions, {recording.saw}; {sweep(recording, cuts, look)}")
 
 
 class GitWork:
@@ -177,7 +177,8 @@ def _look_at_git(recording):
 
 def git(place, fsync, commits, cuts):
     recording = _record_git(place, fsync, commits)
-    print(f"git, core.fsync={fsync or 'default'}: {commits} commits; {sweep(recording, cuts, _look_at_git(recording))}")
+    result = sweep(recording, cuts, _look_at_git(recording))
+    print(f"git, core.fsync={fsync or 'default'}: {commits} commits, {recording.saw}; {result}")
 
 
 def _record_leveldb(place, batches):
@@ -202,7 +203,7 @@ def _look_at_leveldb(recording):
 
 def leveldb(place, batches, cuts):
     recording = _record_leveldb(place, batches)
-    print(f"leveldb: {batches} batches; {sweep(recording, cuts, _look_at_leveldb(recording))}")
+    print(f"leveldb: {batches} batches, {recording.saw}; {sweep(recording, cuts, _look_at_leveldb(recording))}")
 
 
 def test_recorded_sqlite_wal(place):

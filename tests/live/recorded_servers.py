@@ -137,7 +137,8 @@ def postgres(place, name, cuts, seconds, settings=()):
     check(os.path.exists(f"{POSTGRES}/postgres"), "PostgreSQL 15 is missing: tools/install-dependencies --long")
     recording = _record_postgres(place, settings, seconds, clients=4)
     count = sum(text.isdigit() for _, text in recording.all_marks)
-    print(f"{name}: {count} transactions; {sweep(recording, cuts, _look_at_postgres(recording, settings))}")
+    result = sweep(recording, cuts, _look_at_postgres(recording, settings))
+    print(f"{name}: {count} transactions, {recording.saw}; {result}")
 
 
 class MariaDb(Server):
@@ -254,4 +255,5 @@ def mariadb(place, name, cuts, transactions, settings=()):
     check(os.path.exists("/usr/sbin/mariadbd"), "MariaDB is missing: tools/install-dependencies --long")
     recording = _record_mariadb(place, settings, transactions, clients=4)
     count = sum(text.isdigit() for _, text in recording.all_marks)
-    print(f"{name}: {count} transactions; {sweep(recording, cuts, _look_at_mariadb(recording, settings))}")
+    result = sweep(recording, cuts, _look_at_mariadb(recording, settings))
+    print(f"{name}: {count} transactions, {recording.saw}; {result}")
