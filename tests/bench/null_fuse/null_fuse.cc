@@ -112,7 +112,9 @@ class Keeper {
     const ssize_t size = recv(fd, message.data(), message.size(), 0);
     message.resize(size < 0 ? 0 : static_cast<size_t>(size));
     const size_t zero = message.find('\0');
-    if (zero == std::string::npos) {
+    // Who has lost patience is gone: a mount would only surprise.
+    const bool is_gone = recv(fd, message.data(), 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+    if (zero == std::string::npos || is_gone) {
       close(fd);
       return;
     }
@@ -149,11 +151,14 @@ int MountByKeeper(const char* image, const std::string& options, const std::stri
     Log(absl::StrCat("asking the keeper of ", image, ": ", strerror(errno)));
     return 1;
   }
+  // The keeper hears nothing while its files are mounted; and if they just were, it may still be ending that.
+  const timeval patience = {10, 0};
+  setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
   std::string answer(kMaxMessageBytes, '\0');
   const ssize_t size = recv(fd, answer.data(), answer.size(), 0);
   answer.resize(size < 0 ? 0 : static_cast<size_t>(size));
   if (answer == kMounted) return 0;
-  Log(answer.empty() ? "the keeper has died" : answer);
+  Log(answer.empty() ? absl::StrCat(image, " is mounted already, or its keeper has died") : answer);
   return 1;
 }
 
