@@ -62,8 +62,8 @@ class Recording:
         """Unmounts. What the record says must be what the store holds."""
         ended = self.marks.put("ended")
         statistics = self.volume.stat()
-        self.saw = (f"{statistics['checkpoints']} checkpoints, {statistics['log_bytes_written'] >> 20} MiB of log in a ring of "
-                    "4 MiB")
+        log_mib = statistics["log_bytes_written"] >> 20
+        self.saw = f"{statistics['checkpoints']} checkpoints, {log_mib} MiB of log in a ring of 4 MiB"
         # What the engine still owes, destaging for instance, is recorded as well; cuts there are as good as any.
         self.volume.umount()
         self._read_marks()
