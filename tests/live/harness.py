@@ -4,6 +4,7 @@ A test is a function `test_...(place)` in one of the modules that `run` names. I
 volumes with `place.volume(...)`, and fails by an exception. The parent never touches a mount, so that it can always end
 a test that hangs: it aborts the FUSE connections below the test's directory and kills their servers by process id.
 """
+import functools
 import json
 import os
 import re
@@ -115,6 +116,7 @@ class Volume:
         self.stagefs = place.stagefs
         self.image = f"{place.directory}/{name}.img"
         self.store = store or self.image
+        self.transport = place.transport
         self.directory = f"{place.directory}/{name}"
         os.makedirs(self.directory, exist_ok=True)
 
@@ -125,7 +127,8 @@ class Volume:
         return run(self.stagefs, "mkfs", *(["--size", size] if size else []), *options, self.store)
 
     def mount(self, *options, store=None):
-        return run(self.stagefs, "mount", *options, store or self.store, self.directory)
+        return run(self.stagefs, "mount", "-o", f"transport={self.transport}", *options, store or self.store,
+                   self.directory)
 
     def umount(self):
         return run(self.stagefs, "umount", self.directory)
@@ -169,6 +172,7 @@ class Place:
     def __init__(self, stagefs, directory):
         self.stagefs = stagefs
         self.directory = directory
+        self.transport = "auto"  # of the volumes it makes: see mount.stagefs(8)
 
     def volume(self, name="volume", size="1G", mount=()):
         """A fresh volume, mounted."""
@@ -246,6 +250,15 @@ def run_tests(tests, stagefs, root, seconds):
             failed += 1
             print(f"FAIL  {name} ({took:.1f} s)\n      " + error.replace("\n", "\n      "), flush=True)
     return passed, failed
+
+
+def by_dev(test):
+    """The same test with requests by /dev/fuse, also where the kernel offers io_uring."""
+    @functools.wraps(test)
+    def test_by_dev(place):
+        place.transport = "dev"
+        test(place)
+    return test_by_dev
 
 
 def time_limit(seconds):
