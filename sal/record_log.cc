@@ -10,6 +10,15 @@
 
 namespace stagefs::sal {
 
+namespace {
+
+void AppendBytes(const void* source, size_t length, std::vector<std::byte>& buffer) {
+  const auto* bytes = static_cast<const std::byte*>(source);
+  buffer.insert(buffer.end(), bytes, bytes + length);
+}
+
+}  // namespace
+
 absl::StatusOr<std::unique_ptr<RecordLog>> RecordLog::Create(const std::string& path, const Geometry& geometry) {
   const int descriptor = open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
   if (descriptor < 0 && errno == EEXIST) {
@@ -21,9 +30,8 @@ absl::StatusOr<std::unique_ptr<RecordLog>> RecordLog::Create(const std::string& 
                                    .size_bytes = geometry.size_bytes,
                                    .atomic_write_bytes = geometry.atomic_write_bytes,
                                    .reserved = 0};
-  const auto* bytes = reinterpret_cast<const std::byte*>(&header);
   MutexLock lock(&log->mutex_);
-  log->buffer_.assign(bytes, bytes + sizeof(header));
+  AppendBytes(&header, sizeof(header), log->buffer_);
   log->changed_.SignalAll();
   return log;
 }
@@ -63,12 +71,8 @@ uint64_t RecordLog::AppendLocked(const RecordEventHeader& header, absl::Span<con
   ++event_count_;
   if (!status_.ok()) return event_count_;
   if (buffer_.empty()) changed_.SignalAll();
-  const auto append = [this](const void* source, size_t length) {
-    const auto* bytes = static_cast<const std::byte*>(source);
-    buffer_.insert(buffer_.end(), bytes, bytes + length);
-  };
-  append(&header, sizeof(header));
-  for (const iovec& piece : data) append(piece.iov_base, piece.iov_len);
+  AppendBytes(&header, sizeof(header), buffer_);
+  for (const iovec& piece : data) AppendBytes(piece.iov_base, piece.iov_len, buffer_);
   return event_count_;
 }
 
