@@ -65,6 +65,8 @@ struct RecoveryReport {
   uint64_t frames = 0;             // frames replayed
   uint64_t changes = 0;            // changes replayed
   Lsn recovered_lsn = 0;           // P: the volume is exactly the changes up to this LSN
+  // The log is corrupt behind P, and changes up to this LSN, at least, had been durable; 0: it is not.
+  Lsn lost_up_to_lsn = 0;
   std::vector<Block> lost_blocks;  // home blocks that could not be recovered (the first 1000)
   uint64_t lost_block_count = 0;
   std::vector<std::string> warnings;

@@ -112,6 +112,7 @@ absl::Status Recovery::FindPrefix() {
   ASSIGN_OR_RETURN(const LogReader::Beyond beyond, reader_->ScanBeyond());
   report_->recovered_lsn = last_lsn_;
   state_->next_lsn = std::max({last_lsn_, beyond.highest_lsn, beyond.highest_durable}) + kLsnJump;
+  if (beyond.highest_durable > last_lsn_) report_->lost_up_to_lsn = beyond.highest_durable;
   if (beyond.highest_durable > last_lsn_ && !state_->options.accept_log_loss) {
     state_->read_only = true;
     report_->warnings.push_back(absl::StrCat(

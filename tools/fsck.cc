@@ -1,5 +1,6 @@
 #include <unistd.h>
 
+#include <csignal>
 #include <cstdio>
 #include <memory>
 #include <string>
@@ -32,6 +33,30 @@ struct Settings {
   bool force = false;
   bool verify_data = false;
   bool verbose = false;
+  int progress_fd = 0;  // above 0: where progress goes, as fsck(8) reads it
+};
+
+// Progress as fsck(8) and systemd-fsck read it from e2fsck: lines of "pass current most device" on a descriptor. They
+// give each of five passes its share of the whole; ours is one work, divided in the same way.
+class ProgressLines {
+ public:
+  ProgressLines(int fd, std::string device) : fd_(fd), device_(std::move(device)) {}
+  void Update(double done) {
+    constexpr double kPassEnds[] = {0, 0.70, 0.90, 0.92, 0.95, 1.0};
+    const int permille = static_cast<int>(done * 1000);
+    if (fd_ <= 0 || permille == last_permille_) return;
+    last_permille_ = permille;
+    int pass = 1;
+    while (pass < 5 && done > kPassEnds[pass]) ++pass;
+    const double part = (done - kPassEnds[pass - 1]) / (kPassEnds[pass] - kPassEnds[pass - 1]);
+    const std::string line = absl::StrFormat("%d %d %d %s\n", pass, static_cast<int>(part * 1000), 1000, device_);
+      if (write(fd_, line.data(), line.size()) < 0) fd_ = 0;
+  }
+
+ private:
+  int fd_;
+  const std::string device_;
+  int last_permille_ = -1;
 };
 
 bool Ask(const std::string& question) {
@@ -46,10 +71,14 @@ bool Ask(const std::string& question) {
 absl::StatusOr<volume::CheckReport> CheckOnce(const std::string& url, const Settings& settings, core::Engine& engine,
                                               bool repair) {
   ProgressBar progress(absl::StrCat(repair ? "mending " : "checking ", url));
+  ProgressLines lines(settings.progress_fd, url);
   volume::CheckOptions options;
   options.repair = repair;
   options.verify_data = settings.verify_data;
-  options.progress = [&](double done) { progress.Update(done); };
+  options.progress = [&](double done) {
+    progress.Update(done);
+    lines.Update(done);
+  };
   return volume::Check(engine, options);
 }
 
@@ -70,8 +99,12 @@ absl::StatusOr<int> CheckVolume(const std::string& url, const Settings& settings
     ASSIGN_OR_RETURN(report, CheckOnce(url, settings, engine, true));
     PrintProblems(url, report);
   }
-  absl::PrintF("%s: %d files and directories, %d extents, %d blocks in use, %d free: ", url, report.inodes,
-               report.extents, report.used_blocks, report.free_blocks);
+  if (report.inodes > 0) {
+    absl::PrintF("%s: %d files and directories, %d extents, %d blocks in use, %d free: ", url, report.inodes,
+                 report.extents, report.used_blocks, report.free_blocks);
+  } else {
+    absl::PrintF("%s: the files were not looked at: ", url);
+  }
   if (report.clean()) {
     absl::PrintF("no errors\n");
     return kNoErrors;
@@ -104,13 +137,18 @@ absl::StatusOr<int> Recover(const std::string& url, const Settings& settings, sa
                  report.changes, report.recovered_lsn);
   }
   for (const std::string& warning : report.warnings) absl::PrintF("%s: %s\n", url, warning);
+  if (report.lost_up_to_lsn > 0 && options.accept_log_loss) {
+    absl::PrintF("%s: the log was damaged behind LSN %d: what followed is dropped, changes up to LSN %d at least, which "
+                 "had been durable\n", url, report.recovered_lsn, report.lost_up_to_lsn);
+    code |= kCorrected;
+  }
   if (report.lost_block_count > 0) {
     absl::PrintF("%s: %d blocks could not be recovered\n", url, report.lost_block_count);
     code |= kLeftUncorrected;
   }
-  if (!settings.no && (*engine)->stats().read_only) {
-    absl::PrintF("%s: the log is damaged behind LSN %d; to drop what follows, run stagefs fsck -y\n", url,
-                 report.recovered_lsn);
+  if (report.lost_up_to_lsn > 0 && !options.accept_log_loss) {
+    absl::PrintF("%s: the log is damaged behind LSN %d; to drop what follows, changes up to LSN %d at least, run "
+                 "stagefs fsck -y\n", url, report.recovered_lsn, report.lost_up_to_lsn);
     code |= kLeftUncorrected;
   }
   return code;
@@ -136,21 +174,26 @@ absl::StatusOr<int> Fsck(const std::string& url, const Settings& settings) {
   }
   std::unique_ptr<core::Engine> engine;
   ASSIGN_OR_RETURN(const int recovered, Recover(url, settings, *store, environment, &engine));
-  const auto checked = CheckVolume(url, settings, *engine);
+  // What the log holds is whole: as at any mount after a crash, there is no reason to look at everything.
+  const bool enough = settings.preen && !settings.force && code == kNoErrors && recovered == kNoErrors;
+  const absl::StatusOr<int> checked = enough ? kNoErrors : CheckVolume(url, settings, *engine);
   const absl::Status closed = engine->Close();
   RETURN_IF_ERROR(checked.status());
   RETURN_IF_ERROR(closed);
   return code | recovered | *checked;
 }
 
-// fsck(8)'s -C, with or without the descriptor that the progress goes to: ours is shown on a terminal anyway.
-Invocation WithoutProgressOption(Invocation invocation) {
+// Takes out fsck(8)'s -C, whose descriptor may follow it or not: without one, or with 0, progress is shown on a terminal,
+// as it always is.
+Invocation WithoutProgressOption(Invocation invocation, int* descriptor) {
   std::vector<std::string>& arguments = invocation.arguments;
   const auto is_number = [](const std::string& text) { return !text.empty() && ParseCount(text).ok(); };
   for (size_t i = 0; i < arguments.size();) {
     if (arguments[i] == "-C" && i + 1 < arguments.size() && is_number(arguments[i + 1])) {
+      *descriptor = static_cast<int>(*ParseCount(arguments[i + 1]));
       arguments.erase(arguments.begin() + i, arguments.begin() + i + 2);
     } else if (arguments[i] == "-C" || (arguments[i].starts_with("-C") && is_number(arguments[i].substr(2)))) {
+      if (arguments[i] != "-C") *descriptor = static_cast<int>(*ParseCount(arguments[i].substr(2)));
       arguments.erase(arguments.begin() + i);
     } else {
       ++i;
@@ -162,8 +205,10 @@ Invocation WithoutProgressOption(Invocation invocation) {
 }  // namespace
 
 int RunFsck(const Invocation& called) {
-  const Invocation invocation = WithoutProgressOption(called);
   Settings settings;
+  const Invocation invocation = WithoutProgressOption(called, &settings.progress_fd);
+  // Whoever reads the progress may go.
+  if (settings.progress_fd > 0) std::signal(SIGPIPE, SIG_IGN);
   bool automatic = false;
   bool ignored = false;
   ArgumentParser parser(invocation, {"STORE"},
@@ -173,7 +218,8 @@ int RunFsck(const Invocation& called) {
   parser.AddFlag('n', "no", "change nothing on the store, not even by recovering it", &settings.no);
   parser.AddFlag('y', "yes", "mend what can be mended, and accept the loss of what lies behind a damaged\n"
                  "place in the log", &settings.yes);
-  parser.AddFlag('a', "", "as at boot: a clean volume is not looked at further, and nobody is asked", &automatic);
+  parser.AddFlag('a', "", "as at boot: replays the log; what is whole then is not looked at further, and nobody is\n"
+                 "asked", &automatic);
   parser.AddFlag('p', "", "the same", &settings.preen);
   parser.AddFlag('f', "force", "look at everything although the volume is clean (with -a or -p)", &settings.force);
   parser.AddFlag(0, "verify-data", "also read the content of all files and verify its checksums",
