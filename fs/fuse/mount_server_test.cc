@@ -1,9 +1,13 @@
 // The server itself: what it refuses to mount, the cache modes, failures, and how it ends.
 
 #include <dirent.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include <algorithm>
@@ -17,6 +21,7 @@
 #include "fs/fuse/testing/memory_volume.h"
 #include "fs/fuse/testing/mounted_test.h"
 #include "fs/fuse/testing/test_transport.h"
+#include "sal/check.h"
 #include "sal/mutex.h"
 
 namespace stagefs::fuse::testing {
@@ -126,6 +131,48 @@ TEST(MountServerTest, TheStatisticsNameTheTransport) {
   ASSERT_TRUE(mounted.ok());
   const char* expected = IsOverUring() ? "\"transport\": \"io_uring\"" : "\"transport\": \"dev\"";
   EXPECT_NE(Statistics(mounted).find(expected), std::string::npos) << Statistics(mounted);
+}
+
+// From now on `system_call` fails in this process, as in a container that does not allow it.
+void Forbid(unsigned system_call) {
+  sock_filter program[] = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, system_call, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+  };
+  const sock_fprog filter = {4, program};
+  STAGEFS_CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+  STAGEFS_CHECK(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0);
+}
+
+// Without io_uring_setup(2) it is known before the mount that io_uring cannot be used; without io_uring_register(2) the
+// kernel has been told already that it would be, and all requests wait for queues that never come.
+TEST(MountServerTest, WithoutIoUringRequestsComeByTheDevice) {
+  for (const unsigned forbidden : {SYS_io_uring_setup, SYS_io_uring_register}) {
+    const auto open_without = [forbidden] {
+      Forbid(forbidden);
+      return OpenTestVolume();
+    };
+    ServedMount mounted(open_without, "");
+    ASSERT_TRUE(mounted.ok()) << forbidden;
+    EXPECT_NE(Statistics(mounted).find("\"transport\": \"dev\""), std::string::npos) << Statistics(mounted);
+    WriteFile(mounted.Path("f"), Pattern(100000));
+    EXPECT_TRUE(ReadFile(mounted.Path("f")) == Pattern(100000));
+    EXPECT_EQ(mounted.Unmount(), 0);
+  }
+}
+
+TEST(MountServerTest, AMountThatInsistsOnIoUringFailsWithoutIt) {
+  for (const unsigned forbidden : {SYS_io_uring_setup, SYS_io_uring_register}) {
+    const auto open_without = [forbidden] {
+      Forbid(forbidden);
+      return OpenTestVolume();
+    };
+    const ServedMount mounted(open_without, "transport=uring");
+    EXPECT_FALSE(mounted.ok()) << forbidden;
+    EXPECT_FALSE(IsDeadMount(mounted.directory()));
+  }
 }
 
 TEST(MountServerTest, RequestsThatWaitHoldNoThread) {

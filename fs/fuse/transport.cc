@@ -13,7 +13,6 @@
 #include "fs/fuse/kernel_mount.h"
 #include "fs/fuse/uring_protocol.h"
 #include "sal/check.h"
-#include "sal/status_macros.h"
 
 namespace stagefs::fuse {
 namespace {
@@ -108,7 +107,9 @@ Transport::~Transport() {
 
 absl::Status Transport::PrepareUring() {
   const auto dispatch = [this](RequestPort& port, absl::Span<std::byte> request) { Dispatch(port, nullptr, request); };
-  ASSIGN_OR_RETURN(uring_, UringTransport::Create(kMaxPages * kPageBytes, dispatch, options_.log));
+  auto created = UringTransport::Create(kMaxPages * kPageBytes, dispatch, options_.log);
+  if (!created.ok()) return absl::UnavailableError(created.status().message());
+  uring_ = *std::move(created);
   return absl::OkStatus();
 }
 
@@ -130,6 +131,7 @@ absl::Status Transport::StartThreads() {
     if (!initialized_) return absl::InternalError("the mount ended before the kernel began to use it");
   }
   if (over_uring_) return uring_->Register(ports_[0]->fd);
+  if (uring_ != nullptr) return absl::UnavailableError("the kernel does not offer it to this mount");
   for (size_t i = 1; i < ThreadCount(options_); ++i) {
     const absl::StatusOr<int> fd = CloneDevice(ports_[0]->fd);
     if (fd.ok()) ports_.push_back(std::make_unique<DevicePort>(*fd, options_));

@@ -84,12 +84,11 @@ class Transport {
   Transport(const Transport&) = delete;
   Transport& operator=(const Transport&) = delete;
 
-  // Makes what io_uring needs, so that Start() uses it if the kernel offers it. Errors: FailedPrecondition,
-  // ResourceExhausted: it cannot be had; Start() then does without.
+  // Makes what io_uring needs, so that Start() uses it if the kernel offers it. Unavailable: it cannot be had.
   absl::Status PrepareUring();
   // Starts serving and returns when the kernel has got the answer to INIT: the mount is usable.
-  // Errors: Internal (the mount went away before, or the kernel is too old); Unavailable (the kernel has refused
-  // io_uring after it had offered it: unmount, and mount again without).
+  // Errors: Internal (the mount went away before, or the kernel is too old); Unavailable (after PrepareUring(): io_uring
+  // cannot be used after all; unmount, and mount again without).
   absl::Status Start();
   // Returns when the mount is gone, every worker has ended and every request has been answered.
   void WaitUntilUnmounted();
