@@ -72,6 +72,7 @@ void Checkpointer::Poke(Outbox& outbox) {
           (state_->options.broken != Broken::kDestageBeforeDurable || new_epoch_)) {
         return;
       }
+      if (!MayGoHome(outbox)) return;
       step_ = Step::kHome;
       PlanWrites();
       return SubmitWrites(outbox);
@@ -138,6 +139,17 @@ void Checkpointer::SnapshotTable(Outbox& outbox) {
   step_ = Step::kIntentsDurable;
   state_->log->Want(snapshot_lsn_, outbox);
   Poke(outbox);  // it may be durable already
+}
+
+// Homes and table are about to be ahead of the log's older frames. If one of those decays now, recovery must see that
+// and not take it for the end: so a later frame has to say first that they were durable.
+bool Checkpointer::MayGoHome(Outbox& outbox) {
+  if (images_.empty() && table_images_.empty()) return true;
+  if (state_->options.broken == Broken::kDestageBeforeDurable || state_->log->DurableIsRecorded(snapshot_lsn_)) {
+    return true;
+  }
+  state_->log->WantDurableRecord(state_->next_lsn, outbox);
+  return false;
 }
 
 // Neighbouring blocks go in one request.

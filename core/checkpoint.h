@@ -51,6 +51,7 @@ class Checkpointer {
   void Hash();  // outside of sections
   void LogIntents(Outbox& outbox);
   void SnapshotTable(Outbox& outbox);
+  bool MayGoHome(Outbox& outbox);
   void PlanWrites();
   void SubmitWrites(Outbox& outbox);
   void WriteDone(Write* write, absl::Status status, Outbox& outbox);

@@ -55,7 +55,7 @@ absl::Status EngineImpl::Recover(RecoveryReport* report) {
   state_->monitor.Run([&](Outbox&) {
     const Superblock& superblock = state_->superblock;
     const LogPlace head = {superblock.tail_position, superblock.tail_sequence, superblock.tail_chain};
-    state_->log->Start(superblock, head, head, state_->accepted_lsn);
+    state_->log->Start(superblock, head, head, state_->accepted_lsn, state_->accepted_lsn);
   });
   return absl::OkStatus();
 }

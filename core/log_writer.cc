@@ -23,7 +23,8 @@ LogWriter::LogWriter(Monitor* monitor, FlushQueue* flushes, const Options& optio
   }
 }
 
-void LogWriter::Start(const Superblock& superblock, LogPlace tail, LogPlace head, Lsn durable_lsn) {
+void LogWriter::Start(const Superblock& superblock, LogPlace tail, LogPlace head, Lsn durable_lsn,
+                      Lsn recorded_lsn) {
   STAGEFS_CHECK(idle());
   log_start_ = superblock.log_start;
   log_blocks_ = superblock.log_blocks;
@@ -34,7 +35,8 @@ void LogWriter::Start(const Superblock& superblock, LogPlace tail, LogPlace head
   head_ = head;
   reuse_position_ = tail.position;
   durable_position_ = head.position;
-  durable_lsn_ = last_cut_lsn_ = recorded_durable_lsn_ = durable_lsn;
+  durable_lsn_ = last_cut_lsn_ = durable_lsn;
+  recorded_durable_lsn_ = record_lsn_ = recorded_lsn;
   wanted_lsn_ = 0;
 }
 
@@ -152,6 +154,7 @@ void LogWriter::Cut(Lsn first_lsn_if_empty) {
   frame.place = head_;
   frame.first_lsn = header.first_lsn;
   frame.last_lsn = active_.change_count > 0 ? active_.last_lsn : last_cut_lsn_;
+  frame.recorded_lsn = durable_lsn_;
   frame.extents_pending = active_.extents_pending;
   frame.extents_cover = active_.extents_cover;
   ++active_region_->unwritten_frames;
@@ -179,6 +182,12 @@ void LogWriter::RecordDurable(Lsn next_lsn, Outbox& outbox) {
   Cut(next_lsn);
   frames_.back().wanted = true;
   Pump(outbox);
+}
+
+void LogWriter::WantDurableRecord(Lsn next_lsn, Outbox& outbox) {
+  // Any frame cut from now on says it. Frames under way may be older; when they are written, this is asked again.
+  if (active_.change_count > 0) return Want(active_.last_lsn, outbox);
+  RecordDurable(next_lsn, outbox);
 }
 
 void LogWriter::WhenDurable(Lsn lsn, Engine::DurableCallback done, Outbox& outbox) {
@@ -280,6 +289,7 @@ bool LogWriter::IsDurable(const Frame& frame) const {
 void LogWriter::AdvanceDurable(Outbox& outbox) {
   while (!frames_.empty() && IsDurable(frames_.front())) {
     durable_lsn_ = std::max(durable_lsn_, frames_.front().last_lsn);
+    record_lsn_ = std::max(record_lsn_, frames_.front().recorded_lsn);
     durable_position_ = frames_.front().place.position + frames_.front().blocks;
     frames_.pop_front();
   }

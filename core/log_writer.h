@@ -52,9 +52,9 @@ class LogWriter {
   LogWriter(Monitor* monitor, FlushQueue* flushes, const Options& options,
             std::function<void(Outbox&)> on_progress, std::function<void(absl::Status, Outbox&)> on_failure);
 
-  // Begins to write at `head` in the epoch that `superblock` names. What lies before is durable up to `durable_lsn`;
-  // the ring is free but for [tail, head).
-  void Start(const Superblock& superblock, LogPlace tail, LogPlace head, Lsn durable_lsn);
+  // Begins to write at `head` in the epoch that `superblock` names. What lies before is durable up to `durable_lsn`,
+  // and its frames say so up to `recorded_lsn`; the ring is free but for [tail, head).
+  void Start(const Superblock& superblock, LogPlace tail, LogPlace head, Lsn durable_lsn, Lsn recorded_lsn);
 
   // Whether a change of `change_bytes` could be appended now. Intents may use the reserve.
   bool HasRoom(uint64_t change_bytes, bool is_intent) const;
@@ -75,6 +75,10 @@ class LogWriter {
   // Cuts a frame without changes if the log does not yet record durable_lsn(), so that a later reader can tell decay
   // from a crash.
   void RecordDurable(Lsn next_lsn, Outbox& outbox);
+  // Whether a durable frame says that `lsn` is durable: if a frame up to `lsn` is damaged later, that will be seen.
+  bool DurableIsRecorded(Lsn lsn) const { return lsn <= record_lsn_; }
+  // Starts what it takes to make that so. Requires lsn <= durable_lsn(). Ask again when there was progress.
+  void WantDurableRecord(Lsn next_lsn, Outbox& outbox);
   // The ring before `tail` may be reused.
   void SetReuse(LogPlace tail) { reuse_position_ = tail.position; }
 
@@ -118,6 +122,7 @@ class LogWriter {
     uint64_t offset = 0, blocks = 0;
     LogPlace place;
     Lsn first_lsn = 0, last_lsn = 0;
+    Lsn recorded_lsn = 0;  // what it says is durable
     uint32_t extents_pending = 0;
     uint64_t extents_cover = 0;  // the flush that covers the extents
     State state = State::kWaiting;
@@ -160,7 +165,8 @@ class LogWriter {
   uint64_t durable_position_ = 0;  // end of the durable frames
   Lsn durable_lsn_ = 0;
   Lsn last_cut_lsn_ = 0;
-  Lsn recorded_durable_lsn_ = 0;
+  Lsn recorded_durable_lsn_ = 0;  // by frames that are cut
+  Lsn record_lsn_ = 0;            // by frames that are durable
   Lsn wanted_lsn_ = 0;
   std::multimap<Lsn, Engine::DurableCallback> waiters_;
   absl::Status failure_;

@@ -107,6 +107,7 @@ absl::Status Recovery::FindPrefix() {
       while (changes.NextChange()) last_lsn_ = std::max(last_lsn_, changes.lsn());
     }
     last_lsn_ = std::max(last_lsn_, frame->header.durable_lsn);
+    recorded_lsn_ = std::max(recorded_lsn_, frame->header.durable_lsn);
   }
   end_ = reader_->place();
   ASSIGN_OR_RETURN(const LogReader::Beyond beyond, reader_->ScanBeyond());
@@ -329,7 +330,7 @@ void Recovery::Install() {
   state_->accepted_lsn = last_lsn_;
   const Superblock& superblock = state_->superblock;
   state_->log->Start(superblock, {superblock.tail_position, superblock.tail_sequence, superblock.tail_chain}, end_,
-                     last_lsn_);
+                     last_lsn_, report_->frames == 0 ? last_lsn_ : recorded_lsn_);
   report_->clean = report_->frames == 0 && (superblock.flags & kCleanFlag) != 0;
 }
 

@@ -70,6 +70,7 @@ class Recovery {
   std::optional<LogReader> reader_;
   LogPlace end_;
   Lsn last_lsn_ = 0;
+  Lsn recorded_lsn_ = 0;  // the highest that a frame says is durable
   absl::btree_map<Block, BlockPlan> plans_;
   absl::btree_map<Block, Replayed> blocks_;
 };

@@ -164,7 +164,7 @@ bool SimulatedStore::Hits(SimulatedFault fault, uint64_t offset_bytes, uint64_t 
 
 void SimulatedStore::InjectFaults(InFlight& added) {
   const uint64_t offset = added.write.offset_bytes, length = added.write.length_bytes;
-  if (faults_[SimulatedFault::kDecay] != 0) Decay();
+  Decay();
   switch (added.op) {
     case Request::Op::kRead:
       if (Hits(SimulatedFault::kReadError, offset, length)) {
@@ -226,14 +226,20 @@ void SimulatedStore::Misdirect(SimulatedWrite& write) {
 }
 
 void SimulatedStore::Decay() {
-  if (places_written_ == 0) return;
-  const auto& [offset, length] = places_[random_.Below(std::min<uint64_t>(places_written_, places_.size()))];
-  const uint64_t place = offset + random_.Below(length);
-  if (!Hits(SimulatedFault::kDecay, place, 1)) return;
-  std::byte value;
-  ReadRaw(place, &value, 1);
-  value ^= std::byte{1} << random_.Below(8);
-  WriteRaw(place, &value, 1);
+  const uint32_t one_in = faults_[SimulatedFault::kDecay];
+  if (one_in == 0 || places_written_ == 0 || !random_.OneIn(one_in)) return;
+  constexpr int kTries = 8;  // most of what is written lately may be spared
+  for (int i = 0; i < kTries; ++i) {
+    const auto& [offset, length] = places_[random_.Below(std::min<uint64_t>(places_written_, places_.size()))];
+    const uint64_t place = offset + random_.Below(length);
+    if (faults_.may_hit && !faults_.may_hit(SimulatedFault::kDecay, place, 1)) continue;
+    ++fault_counts_[static_cast<size_t>(SimulatedFault::kDecay)];
+    std::byte value;
+    ReadRaw(place, &value, 1);
+    value ^= std::byte{1} << random_.Below(8);
+    WriteRaw(place, &value, 1);
+    return;
+  }
 }
 
 void SimulatedStore::CountOverlaps(const InFlight& added) {

@@ -19,20 +19,19 @@ bool Meets(uint64_t offset, uint64_t length, uint64_t start, uint64_t size) {
 
 DiskFaults::DiskFaults(const FaultSet& allowed, uint64_t seed) : allowed_(allowed), random_(seed) {
   std::vector<SimulatedFault> destroying;
+  bool any_reported = false;
   for (size_t i = 0; i < allowed.size(); ++i) {
     const SimulatedFault fault = static_cast<SimulatedFault>(i);
     if (allowed[i] && IsDestructive(fault)) destroying.push_back(fault);
+    any_reported |= allowed[i] && !IsDestructive(fault) && fault != SimulatedFault::kSlowFlush;
   }
-  switch (random_.Below(4)) {
-    case 0: break;
-    case 1: reported_ = true; break;
-    case 2:
-    case 3:
-      if (destroying.empty()) break;
-      destructive_ = true;
-      kind_ = destroying[random_.Below(destroying.size())];
-      hits_log_ = random_.OneIn(4);
-      break;
+  const bool quiet = random_.OneIn(4);
+  if (!quiet && !destroying.empty() && (!any_reported || !random_.OneIn(3))) {
+    destructive_ = true;
+    kind_ = destroying[random_.Below(destroying.size())];
+    hits_log_ = random_.OneIn(4);
+  } else {
+    reported_ = !quiet && any_reported;
   }
 }
 
@@ -52,7 +51,7 @@ sal::SimulatedFaultPlan DiskFaults::PlanFor(const core::VolumeInfo& info) {
       default: break;
     }
   }
-  if (destructive_ && random_.OneIn(2)) set(kind_, random_.Between(5, 200));
+  if (destructive_ && random_.OneIn(2)) set(kind_, random_.Between(2, random_.OneIn(2) ? 10 : 200));
   plan.may_hit = [this](SimulatedFault fault, uint64_t offset, uint64_t length) {
     return MayHit(fault, offset, length);
   };

@@ -98,8 +98,8 @@ absl::Status EngineLife::Open() {
 
 absl::Status EngineLife::Close() {
   const Lsn accepted = engine_->accepted_lsn();
-  NoteEnd();
   const absl::Status status = engine_->Close();
+  NoteEnd();
   if (status.ok()) acknowledged_ = std::max(acknowledged_, accepted);
   engine_.reset();
   environment_.RunUntilIdle();

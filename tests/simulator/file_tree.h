@@ -9,6 +9,7 @@
 #ifndef STAGEFS_TESTS_SIMULATOR_FILE_TREE_H_
 #define STAGEFS_TESTS_SIMULATOR_FILE_TREE_H_
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <map>
@@ -97,6 +98,8 @@ class FileTree {
     return it == nodes_.end() ? nullptr : &it->second;
   }
   Ino next_ino() const { return next_ino_; }
+  // The volume may pass over numbers when it has lost the place where it keeps the next one.
+  void SkipInodesTo(Ino next) { next_ino_ = std::max(next_ino_, next); }
   void set_bug(ModelBug bug) { bug_ = bug; }
 
  private:

@@ -47,6 +47,11 @@ bool ChangesContent(const FileOp& op) {
          op.kind == Kind::kOpenTruncate || op.change.size_bytes.has_value();
 }
 
+bool MakesInode(const FileOp& op) {
+  return op.kind == Kind::kCreate || op.kind == Kind::kCreateOpen || op.kind == Kind::kMakeDirectory ||
+         op.kind == Kind::kMakeSymlink || op.kind == Kind::kCreateUnnamed;
+}
+
 }  // namespace
 
 struct VolumeLife::Answer {
@@ -129,8 +134,8 @@ absl::Status VolumeLife::Close() {
   volume_ = nullptr;
   environment_.RunUntilIdle();
   const core::Lsn accepted = engine_->accepted_lsn();
-  NoteEnd();
   const absl::Status status = engine_->Close();
+  NoteEnd();
   if (status.ok()) acknowledged_ = std::max(acknowledged_, accepted);
   observed_.reset();
   engine_.reset();
@@ -438,6 +443,8 @@ void VolumeLife::Finish(Slot& slot, const absl::Status& status, const Answer& an
     empty.change.size_bytes = 0;
     return Start(slot, std::move(empty));
   }
+  const Ino made = MakesInode(op) && error == 0 ? answer.attributes.ino : 0;
+  if (damaged_) tree_->SkipInodesTo(made);
   Result expected = tree_->Apply(op, wall_ns);
   if (op.kind == Kind::kSeek && op.mode == SEEK_DATA && error == ENXIO && expected.error == 0) {
     const Content& content = tree_->Find(op.ino)->content;
@@ -464,7 +471,7 @@ void VolumeLife::Finish(Slot& slot, const absl::Status& status, const Answer& an
   const bool counts_openers =
       op.kind == Kind::kRelease || op.kind == Kind::kOpen || op.kind == Kind::kOpenTruncate;
   if (lsn != 0 || counts_openers) {
-    history_.push_back({op, wall_ns, std::max(lsn, before), settles});
+    history_.push_back({op, wall_ns, std::max(lsn, before), settles, made});
   }
 }
 
@@ -697,7 +704,7 @@ absl::Status VolumeLife::Settle(FileTree* tree, const std::set<Ino>& unsettled, 
     RETURN_IF_ERROR(done.status());
     // The time of the change is the volume's to say, once.
     tree->Apply(empty, done->mtime_ns);
-    history_.push_back({empty, done->mtime_ns, engine_->accepted_lsn(), /*settles=*/true});
+    history_.push_back({empty, done->mtime_ns, engine_->accepted_lsn(), /*settles=*/true, /*made=*/0});
   }
   return absl::OkStatus();
 }

@@ -43,6 +43,7 @@ struct AppliedOp {
   core::Lsn lsn = 0;  // its own or, if it changed nothing that lasts, that of the one before
   // Before it, nobody knows what some of its inode is like: it made that known again, or is the last of several changes.
   bool settles = false;
+  Ino made = 0;  // the number of the inode that it made; 0: none
 };
 
 class VolumeLife {

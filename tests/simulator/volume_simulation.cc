@@ -190,6 +190,7 @@ absl::Status VolumeSimulation::Adopt(core::Lsn prefix) {
       if (applied.settles) unsettled.insert(applied.op.ino);
       continue;
     }
+    tree.SkipInodesTo(applied.made);
     tree.Apply(applied.op, applied.wall_ns);
   }
   tree.CloseAll();
