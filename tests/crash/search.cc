@@ -95,15 +95,18 @@ absl::Status Search::TryCut(const SearchWorkload& workload, const Cut& cut, cons
       const auto alike = std::find_if(checked.begin(), checked.end(), [&](const Checked& other) {
         return RecoversAlike(fates, other.fates, other.read);
       });
-      if (alike != checked.end()) {
+      if (alike != checked.end() && !options_.check_alike) {
         known->second = alike->tree;
       } else {
         const Outcome outcome = Check(start, states.Image(fates));
-        if (!outcome.violation.empty()) {
-          return absl::InternalError(absl::StrCat("writes ", ToString(fates), ": ", outcome.violation));
-        }
         ++counts_.checked;
         known->second = Fingerprint(outcome.tree);
+        if (!outcome.violation.empty() || (alike != checked.end() && alike->tree != known->second)) {
+          known_.erase(known);
+          return absl::InternalError(absl::StrCat("writes ", ToString(fates), ": ",
+                                                  outcome.violation.empty() ? "not as one that differs in what is never read"
+                                                                            : outcome.violation));
+        }
         checked.push_back({fates, states.Touching(outcome.reads), known->second});
       }
     }

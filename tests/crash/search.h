@@ -31,6 +31,8 @@ struct SearchOptions {
   uint64_t seed = 1;  // of latencies, of torn writes, and of what is sampled
   core::Broken broken = core::Broken::kNothing;
   Mistake mistake = Mistake::kNone;
+  // Check also what should recover like a state that was checked before, and find a violation if it does not.
+  bool check_alike = false;
 };
 
 struct SearchCounts {

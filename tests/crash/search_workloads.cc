@@ -29,6 +29,8 @@ FileOp FlushInterval() { return LetRun(2'100'000'000); }
 // How far a checkpoint is when the next operation comes: it has just begun; its intents are on their way; homes are
 // being written; superblocks are.
 constexpr uint64_t kPhasesNs[] = {1'000, 100'000, 300'000, 600'000};
+// Less than a read takes.
+constexpr uint64_t kShortNs = 40'000;
 
 std::vector<FileOp> BaseTree() {
   return {
@@ -89,21 +91,26 @@ FileOp NotWaitedFor(FileOp op) {
 std::vector<std::vector<FileOp>> FormsOfOne(const FileOp& op) {
   std::vector<std::vector<FileOp>> forms = {{op, Sync(), Checkpoint()}, {op, FlushInterval()}};
   for (const uint64_t phase_ns : kPhasesNs) forms.push_back({Checkpoint(), LetRun(phase_ns), op, Sync()});
+  // Others call Sync() all the time while it is under way.
+  std::vector<FileOp>& among_syncs = forms.emplace_back();
+  among_syncs.push_back(NotWaitedFor(op));
+  for (int i = 0; i < 8; ++i) among_syncs.insert(among_syncs.end(), {AskForSync(), LetRun(kShortNs)});
+  among_syncs.push_back(Sync());
   return forms;
 }
 
-// What two operations are surrounded by: all of it, though not from each start. `phase` tells apart how far a
-// checkpoint between them has come.
-std::vector<std::vector<FileOp>> FormsOfTwo(const std::string& start, const FileOp& a, const FileOp& b, size_t phase) {
+// What two operations are surrounded by: all of it, but not from each start. `phase` chooses how far a checkpoint
+// between them has come.
+std::vector<std::vector<FileOp>> FormsOfTwo(absl::string_view start, const FileOp& a, const FileOp& b, size_t phase) {
+  const uint64_t phase_ns = kPhasesNs[phase % std::size(kPhasesNs)];
   const std::vector<FileOp> in_turn = {a, b, Sync(), Checkpoint()};
   const std::vector<FileOp> together = {NotWaitedFor(a), b, Sync()};
   const std::vector<FileOp> synced = {a, Sync(), b, Sync()};
   const std::vector<FileOp> syncing = {a, AskForSync(), b, Sync()};
-  const uint64_t phase_ns = kPhasesNs[phase % std::size(kPhasesNs)];
   const std::vector<FileOp> destaging = {a, Sync(), Checkpoint(), LetRun(phase_ns), b, Sync()};
-  if (start == "cold") return {in_turn, together};
-  if (start == "warm") return {syncing, destaging};
-  return {synced};
+  if (start == "cold") return {in_turn, together, destaging};
+  if (start == "warm") return {together, syncing, destaging};
+  return {in_turn, synced, syncing};
 }
 
 }  // namespace
@@ -264,6 +271,7 @@ absl::StatusOr<SearchWorkload> Parse(absl::string_view name) {
   for (const FileOp& op : SearchOperations()) add(op);
   for (const FileOp& op : {Sync(), Checkpoint(), FlushInterval()}) add(op);
   for (const uint64_t phase_ns : kPhasesNs) add(LetRun(phase_ns));
+  add(LetRun(kShortNs));
 
   const std::pair<absl::string_view, absl::string_view> parts = absl::StrSplit(name, absl::MaxSplits(": ", 1));
   for (size_t start = 0; start < SearchStarts().size(); ++start) {

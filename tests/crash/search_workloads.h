@@ -1,5 +1,5 @@
 // What the exhaustive search runs: every operation of a list, and every pair of them, from each of a few volumes, with
-// what can lie between them: nothing, Sync(), a checkpoint; one after the other or in flight together.
+// what can lie between and around them: nothing, Sync(), a checkpoint; one after the other or in flight together.
 
 #ifndef STAGEFS_TESTS_CRASH_SEARCH_WORKLOADS_H_
 #define STAGEFS_TESTS_CRASH_SEARCH_WORKLOADS_H_

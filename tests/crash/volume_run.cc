@@ -29,6 +29,7 @@ constexpr char kFiller[] = "filler";
 constexpr uint64_t kFreeBlocks = 60;
 constexpr uint64_t kMostRead = 2 << 20;  // the filler's zeros are left unread: they are the same in every tree
 constexpr uint64_t kLongestOperationNs = 120'000'000'000;
+constexpr uint64_t kExecutorDelayNs = 50'000;
 constexpr int kRenameExchange = 2;  // RENAME_EXCHANGE of renameat2(2)
 // Times that the volume chooses are later: the simulated clock starts in 2024.
 constexpr int64_t kFirstChosenTimeNs = 1'600'000'000'000'000'000;
@@ -287,8 +288,9 @@ void VolumeRun::Send(const SentRef& sent, Over over) {
 void VolumeRun::SendMistaken(const SentRef& sent, Over over) {
   const Target& target = sent->target;
   if (options_.mistake == Mistake::kReplaceInTwoChanges && sent->op.kind == Kind::kRename) {
+    // If nothing was in the way, or a directory, the rename is all.
     return volume_->Unlink(target.other_directory, target.other_name, [this, sent, over](const absl::Status&) {
-      Send(sent, over);  // if nothing was in the way, that is all
+      environment_.Schedule(kExecutorDelayNs, [this, sent, over] { Send(sent, over); });
     });
   }
   if (options_.mistake == Mistake::kWriteInTwoChanges && sent->op.kind == Kind::kWrite &&
