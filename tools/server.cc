@@ -33,6 +33,9 @@
 namespace stagefs::tools {
 namespace {
 
+// How long a server whose mount is gone may take to notice.
+constexpr uint64_t kFormerServerMs = 10'000;
+
 // Lines go to whoever mounts until the mount is usable; then a daemon has only syslog.
 class ServerEnvironment : public sal::RealEnvironment {
  public:
@@ -147,7 +150,7 @@ absl::Status ServeVolume(const ServeOptions& options, const std::string& source,
     return server.status();
   }
   const auto entry = FindMount((*server)->directory());
-  auto listening = entry.has_value() ? ServerLink::Listen(entry->device)
+  auto listening = entry.has_value() ? ServerLink::Listen(entry->device, kFormerServerMs)
                                      : absl::StatusOr<ServerLink>(absl::NotFoundError("the mount is gone already"));
   if (listening.ok()) {
     link->emplace(*std::move(listening));
@@ -157,6 +160,7 @@ absl::Status ServeVolume(const ServeOptions& options, const std::string& source,
   }
   if (options.mounted()) environment.UseSyslog();
   (*server)->Run();
+  if (link->has_value()) (*link)->StopListening();  // the next mount may get the same device number at once
   server->reset();
   volume->Close();
   return absl::OkStatus();

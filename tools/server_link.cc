@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstddef>
 #include <utility>
 
@@ -19,6 +20,8 @@
 namespace stagefs::tools {
 
 namespace {
+
+constexpr int kListenRetryMs = 10;
 
 // Abstract: the name begins with a NUL and ends with the length given to the kernel.
 socklen_t Address(absl::string_view device, sockaddr_un* address) {
@@ -45,29 +48,38 @@ OwnedFd::~OwnedFd() {
   if (fd_ >= 0) close(fd_);
 }
 
-absl::StatusOr<ServerLink> ServerLink::Listen(absl::string_view device) {
+absl::StatusOr<ServerLink> ServerLink::Listen(absl::string_view device, uint64_t wait_ms) {
   OwnedFd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (fd.get() < 0) return ErrnoError("cannot create a socket");
   sockaddr_un address;
   const socklen_t length = Address(device, &address);
-  if (bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), length) != 0) {
-    if (errno == EADDRINUSE) {
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(wait_ms);
+  while (bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), length) != 0) {
+    if (errno != EADDRINUSE) return ErrnoError("cannot listen for umount");
+    if (std::chrono::steady_clock::now() >= deadline) {
       return absl::AlreadyExistsError(absl::StrCat("another process listens as the server of device ", device));
     }
-    return ErrnoError("cannot listen for umount");
+    poll(nullptr, 0, kListenRetryMs);
   }
   if (listen(fd.get(), 16) != 0) return ErrnoError("cannot listen for umount");
   return ServerLink(std::move(fd));
 }
 
-void ServerLink::Finish(const absl::Status& result) {
-  const std::string line = result.ok() ? "ok\n" : absl::StrCat(result.message(), "\n");
-  while (true) {
-    const OwnedFd peer(accept4(socket_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-    if (peer.get() < 0) return;  // nobody else waits
-    // A peer that went away meanwhile needs no answer; a line fits any socket buffer.
-    (void)!send(peer.get(), line.data(), line.size(), MSG_NOSIGNAL);
+void ServerLink::StopListening() {
+  while (socket_.get() >= 0) {
+    OwnedFd peer(accept4(socket_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    if (peer.get() < 0) break;  // nobody else waits
+    peers_.push_back(std::move(peer));
   }
+  socket_ = OwnedFd();
+}
+
+void ServerLink::Finish(const absl::Status& result) {
+  StopListening();
+  const std::string line = result.ok() ? "ok\n" : absl::StrCat(result.message(), "\n");
+  // A peer that went away meanwhile needs no answer; a line fits any socket buffer.
+  for (const OwnedFd& peer : peers_) (void)!send(peer.get(), line.data(), line.size(), MSG_NOSIGNAL);
+  peers_.clear();
 }
 
 absl::StatusOr<ServerWatch> ServerWatch::Connect(absl::string_view device) {

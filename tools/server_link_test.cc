@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <string>
+#include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
@@ -71,6 +72,32 @@ TEST(ServerLinkTest, TwoServersOfOneDeviceAreRefused) {
   auto first = ServerLink::Listen(TestDevice());
   ASSERT_TRUE(first.ok()) << first.status();
   EXPECT_EQ(ServerLink::Listen(TestDevice()).status().code(), absl::StatusCode::kAlreadyExists);
+}
+
+TEST(ServerLinkTest, TheNameIsFreeAgainWhenTheMountIsGoneAndThoseWhoWaitStillHear) {
+  const std::string device = TestDevice();
+  OwnedFd go;
+  const pid_t pid = StartServer(
+      device,
+      [&device](ServerLink& first) {
+        first.StopListening();
+        auto second = ServerLink::Listen(device);  // another mount's, in truth in another process
+        first.Finish(second.ok() ? absl::OkStatus() : second.status());
+      },
+      &go);
+  auto watch = ServerWatch::Connect(device);
+  ASSERT_TRUE(watch.ok()) << watch.status();
+  go = OwnedFd();
+  EXPECT_EQ(watch->WaitForEnd(), absl::OkStatus());
+  waitpid(pid, nullptr, 0);
+}
+
+TEST(ServerLinkTest, TheNextServerWaitsForTheNameOfTheOneBefore) {
+  auto first = ServerLink::Listen(TestDevice());
+  ASSERT_TRUE(first.ok()) << first.status();
+  std::thread gone([&] { first->StopListening(); });
+  EXPECT_EQ(ServerLink::Listen(TestDevice(), 60'000).status(), absl::OkStatus());
+  gone.join();
 }
 
 }  // namespace
