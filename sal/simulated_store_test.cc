@@ -1,5 +1,6 @@
 #include "sal/simulated_store.h"
 
+#include <bit>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -287,6 +288,100 @@ TEST_F(SimulatedStoreTest, ZeroingIsAWriteLikeOthers) {
   EXPECT_TRUE(outcomes.count(All(1)));
   Flush();
   EXPECT_EQ(Outcomes(1, kPowerCut), (std::set<std::vector<int>>{All(0)}));
+}
+
+// A plan that hits every request that `fault` can hit.
+SimulatedFaultPlan Always(SimulatedFault fault) {
+  SimulatedFaultPlan plan;
+  plan[fault] = 1;
+  return plan;
+}
+
+TEST_F(SimulatedStoreTest, RequestsThatFailSayHow) {
+  Start();
+  Write(1, 7);
+  store_->SetFaults(Always(SimulatedFault::kReadError));
+  Call* const read = Submit(Request::Op::kRead, 1);
+  environment_.RunUntilIdle();
+  EXPECT_TRUE(absl::IsDataLoss(read->status));
+  store_->SetFaults(Always(SimulatedFault::kWriteError));
+  Call* const write = SubmitWrite(1, 8);
+  environment_.RunUntilIdle();
+  EXPECT_TRUE(absl::IsUnavailable(write->status));
+  store_->SetFaults(Always(SimulatedFault::kFlushError));
+  Call* const flush = Submit(Request::Op::kFlush);
+  environment_.RunUntilIdle();
+  EXPECT_TRUE(absl::IsUnavailable(flush->status));
+  EXPECT_EQ(Units(store_->Image().durable, 1), All(0));  // it has made nothing durable
+  EXPECT_EQ(store_->fault_count(SimulatedFault::kReadError), 1);
+  EXPECT_EQ(store_->fault_count(SimulatedFault::kWriteError), 1);
+  EXPECT_EQ(store_->fault_count(SimulatedFault::kFlushError), 1);
+}
+
+TEST_F(SimulatedStoreTest, AFullDeviceTakesWritesToWhereSomethingIsAlone) {
+  Start();
+  Write(1, 7);
+  store_->SetFaults(Always(SimulatedFault::kDeviceFull));
+  Write(1, 8);
+  Call* const fresh = SubmitWrite(2, 8);
+  environment_.RunUntilIdle();
+  EXPECT_TRUE(absl::IsUnavailable(fresh->status));
+  EXPECT_EQ(Units(store_->Image().current, 1), All(8));
+  EXPECT_EQ(Units(store_->Image().current, 2), All(0));
+}
+
+TEST_F(SimulatedStoreTest, WritesThatGoWrongInSilenceAreAnsweredWithOk) {
+  Start();
+  const auto written = [this](SimulatedFault fault) {
+    Write(1, 7);
+    store_->SetFaults(Always(fault));
+    Write(1, 8);
+    store_->SetFaults({});
+    EXPECT_EQ(store_->fault_count(fault), 1);
+    return Units(store_->Image().current, 1);
+  };
+  EXPECT_EQ(written(SimulatedFault::kLostWrite), All(7));
+  const std::vector<int> torn = written(SimulatedFault::kTornWrite);
+  EXPECT_NE(torn, All(8));
+  for (const int unit : torn) EXPECT_TRUE(unit == 7 || unit == 8);
+  written(SimulatedFault::kCorruptedWrite);
+  std::byte bytes[kBlock];
+  store_->ReadRaw(kBlock, bytes, kBlock);
+  int wrong_bits = 0;
+  for (const std::byte byte : bytes) wrong_bits += std::popcount(static_cast<unsigned>(byte ^ std::byte{8}));
+  EXPECT_EQ(wrong_bits, 1);
+}
+
+TEST_F(SimulatedStoreTest, AMisdirectedWriteLandsElsewhereAndOnlyWhereItMay) {
+  Start({.size_bytes = 1 << 20});
+  SimulatedFaultPlan plan = Always(SimulatedFault::kMisdirectedWrite);
+  store_->SetFaults(plan);
+  for (int i = 0; i < 50; ++i) Write(1, 8);
+  uint64_t landed = 0;
+  for (uint64_t block = 2; block < 256; ++block) landed += Units(store_->Image().current, block) == All(8);
+  EXPECT_GT(landed, 3u);
+  Start({.size_bytes = 1 << 20});
+  plan.may_hit = [](SimulatedFault, uint64_t offset_bytes, uint64_t) { return offset_bytes == kBlock; };
+  store_->SetFaults(plan);
+  for (int i = 0; i < 50; ++i) Write(1, 8);
+  for (uint64_t block = 2; block < 256; ++block) EXPECT_EQ(Units(store_->Image().current, block), All(0));
+}
+
+TEST_F(SimulatedStoreTest, DecayTurnsABitOfWhatWasWrittenAndIsDurable) {
+  Start();
+  Write(1, 7);
+  Flush();
+  store_->SetFaults({});
+  SimulatedFaultPlan plan = Always(SimulatedFault::kDecay);
+  plan.may_hit = [](SimulatedFault, uint64_t offset_bytes, uint64_t) { return offset_bytes / kBlock == 1; };
+  store_->SetFaults(plan);
+  Write(3, 9);
+  EXPECT_EQ(store_->fault_count(SimulatedFault::kDecay), 1);
+  std::byte bytes[kBlock];
+  store_->Crash(1, kPowerCut).durable.Read(kBlock, kBlock, bytes);
+  int wrong_bits = 0;
+  for (const std::byte byte : bytes) wrong_bits += std::popcount(static_cast<unsigned>(byte ^ std::byte{7}));
+  EXPECT_EQ(wrong_bits, 1);
 }
 
 TEST_F(SimulatedStoreTest, OverlapsWithWritesInFlightAreCounted) {

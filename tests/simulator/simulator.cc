@@ -29,6 +29,7 @@ constexpr char kUsage[] =
 
 struct Arguments {
   SimulationOptions simulation;
+  std::string faults = "all";
   uint64_t seconds = 0;
   bool verbose = false;
 };
@@ -64,12 +65,22 @@ bool Parse(int argc, char** argv, Arguments* arguments) {
         return false;
       }
       arguments->simulation.faults = *faults;
+      arguments->faults = value;
     } else {
       std::fprintf(stderr, "simulator: %s %s is no option\n%s", name.c_str(), value.c_str(), kUsage);
       return false;
     }
   }
   return true;
+}
+
+// The commit that is checked out here, if any. Not the simulator's own: whoever replays has to know that it was.
+std::string Commit() {
+  FILE* const git = popen("git rev-parse HEAD 2>/dev/null", "r");
+  char line[64] = {};
+  const bool known = git != nullptr && std::fgets(line, sizeof(line), git) != nullptr;
+  if (git != nullptr) pclose(git);
+  return known ? std::string(line, 40) : "unknown";
 }
 
 using Clock = std::chrono::steady_clock;
@@ -96,8 +107,9 @@ int Run(const Arguments& arguments) {
     if (!status.ok()) {
       std::printf("seed %llu FAILS: %s\n", static_cast<unsigned long long>(options.seed),
                   std::string(status.message()).c_str());
-      std::printf("replay, on the commit that `git rev-parse HEAD` names now: simulator --seed %llu --operations %llu\n",
-                  static_cast<unsigned long long>(options.seed), static_cast<unsigned long long>(options.operations));
+      std::printf("commit %s; replay: simulator --seed %llu --operations %llu --faults %s --verbose\n",
+                  Commit().c_str(), static_cast<unsigned long long>(options.seed),
+                  static_cast<unsigned long long>(options.operations), arguments.faults.c_str());
       return 1;
     }
     if (arguments.seconds == 0) {

@@ -11,8 +11,8 @@ namespace stagefs::simulator {
 namespace {
 
 constexpr uint64_t kOperationsOfASeed = 10'000;
-constexpr uint64_t kOperations = 505'000;  // of each of two shards
-constexpr uint64_t kCrashes = 500;
+constexpr uint64_t kOperations = 1'000'000;  // of each of two shards
+constexpr uint64_t kCrashes = 1'000;
 
 void RunSeedsFrom(uint64_t first) {
   Counts counts;
