@@ -137,8 +137,10 @@ void Set(const std::string& path, absl::string_view value, const MountOptions& o
 bool IsDeadMount(const std::string& directory) {
   // Not stat(): the kernel may remember the attributes of the root directory, but it asks for these each time.
   struct statfs numbers;
-  if (statfs(directory.c_str(), &numbers) == 0) return false;
-  // ECANCELED: the question came while the server, which used io_uring, was dying.
+  // ECANCELED and EINTR: the question came while the server, which used io_uring, was dying.
+  int result;
+  while ((result = statfs(directory.c_str(), &numbers)) != 0 && errno == EINTR) continue;
+  if (result == 0) return false;
   return errno == ENOTCONN || errno == ECONNABORTED || errno == ECANCELED;
 }
 

@@ -36,6 +36,12 @@ constexpr uint32_t kCopyFileRange64 = 53;
 constexpr unsigned kStoreEntries = 64;
 constexpr unsigned kCompletions = 1024;
 
+// It takes a buffer of the pool, for which it may have to wait.
+bool MayWait(absl::Span<const std::byte> request) {
+  const uint32_t opcode = reinterpret_cast<const fuse_in_header*>(request.data())->opcode;
+  return opcode == FUSE_COPY_FILE_RANGE || opcode == kCopyFileRange64;
+}
+
 bool IsLarge(absl::Span<const std::byte> request) {
   const auto* header = reinterpret_cast<const fuse_in_header*>(request.data());
   switch (header->opcode) {
@@ -44,9 +50,6 @@ bool IsLarge(absl::Span<const std::byte> request) {
     case FUSE_READ:
       return request.size() >= sizeof(fuse_in_header) + sizeof(fuse_read_in) &&
              reinterpret_cast<const fuse_read_in*>(header + 1)->size >= UringQueue::kLargeBytes;
-    case FUSE_COPY_FILE_RANGE:
-    case kCopyFileRange64:
-      return true;
     default:
       return false;
   }
@@ -267,14 +270,14 @@ void UringQueue::HandleCompletions(sal::LentRing& lent) {
     if (sal::LentRing::Owns(completion)) {
       lent.Complete(completion.user_data, completion.res);
     } else if (completion.user_data != 0) {
-      HandleEntry(reinterpret_cast<Entry*>(completion.user_data), completion.res);
+      HandleEntry(reinterpret_cast<Entry*>(completion.user_data), completion.res, completions_.size() == 1);
     } else if (!(completion.flags & IORING_CQE_F_MORE)) {
       WatchWakeups();
     }
   }
 }
 
-void UringQueue::HandleEntry(Entry* entry, int result) {
+void UringQueue::HandleEntry(Entry* entry, int result, bool is_alone) {
   if (result < 0) {
     --live_;
     if (!IsTheEnd(result) && handlers_.log) {
@@ -287,7 +290,8 @@ void UringQueue::HandleEntry(Entry* entry, int result) {
     if (handlers_.log) handlers_.log(request.status().message());
     return entry->Refuse();
   }
-  (IsLarge(*request) ? handlers_.large : handlers_.small)(*entry, *request);
+  const bool elsewhere = MayWait(*request) || (!is_alone && IsLarge(*request));
+  (elsewhere ? handlers_.elsewhere : handlers_.here)(*entry, *request);
 }
 
 io_uring_sqe* UringQueue::NewCommand(UringCommandCode code, uint64_t commit_id) {

@@ -2,16 +2,16 @@
 //
 // The kernel has a queue per CPU and puts a request on that of the CPU it is made on. This queue's thread is pinned to
 // that CPU: it runs as soon as the caller sleeps, and the caller as soon as the thread does, without waking another CPU.
-// It handles requests itself, except for large ones, which it gives away, since copying would keep its CPU from small
-// ones.
+// It handles requests itself. Only large ones that come together with others it gives away, since copying would keep
+// those waiting; for one alone, waking another thread would cost more than it brings.
 //
 // A reply goes to the kernel by a command on the ring, which only the owning thread may issue. A reply made on another
 // thread is handed back: put on a list, and the thread woken by an eventfd if it sleeps. Replies gather while the thread
 // handles requests and leave together, in the call in which it then waits for more.
 //
 // Stores that handlers call on this thread use its ring (sal/lent_ring.h): an fsync's write leaves in the call in which
-// the thread waits anyway, and its end is found there. So a small request's handler must never wait for I/O, nor for
-// memory that another request holds.
+// the thread waits anyway, and its end is found there. So a handler on this thread must never wait for I/O, nor
+// for memory that another request holds; copy_file_range, which does, is always given away.
 //
 // An entry is taken from its request's arrival until its reply has left: fetching is part of replying. So the depth
 // bounds how many requests of this CPU can wait for the volume at once; more wait in the kernel.
@@ -48,14 +48,14 @@ class UringQueue {
   // What a queue does with requests. Must outlive it; thread-safe.
   struct Handlers {
     // Handles `request`, whose reply leaves by `port`, now or later. On the queue's thread, without waiting.
-    std::function<void(RequestPort& port, absl::Span<std::byte> request)> small;
+    std::function<void(RequestPort& port, absl::Span<std::byte> request)> here;
     // The same somewhere else, where it may wait: returns at once.
-    std::function<void(RequestPort& port, absl::Span<std::byte> request)> large;
+    std::function<void(RequestPort& port, absl::Span<std::byte> request)> elsewhere;
     // One line for the operator. May be empty.
     std::function<void(absl::string_view)> log;
   };
 
-  // Reads and writes of at least this much are large, and so is copy_file_range.
+  // Reads and writes of at least this much are large.
   static constexpr size_t kLargeBytes = 128 << 10;
 
   // Makes the ring and maps the memory, of which only what is used becomes resident: `depth` (at most 4096) entries of
@@ -91,7 +91,8 @@ class UringQueue {
   void SubmitAndWait(unsigned completions);
   // Takes the completions that are there and handles their requests.
   void HandleCompletions(sal::LentRing& lent);
-  void HandleEntry(Entry* entry, int result);
+  // `is_alone`: nothing else has come together with it.
+  void HandleEntry(Entry* entry, int result, bool is_alone);
   io_uring_sqe* NewCommand(UringCommandCode code, uint64_t commit_id);
 
   // On any thread, when the reply has been put into the entry.

@@ -60,14 +60,14 @@ absl::StatusOr<std::unique_ptr<UringTransport>> UringTransport::Create(size_t pa
 }
 
 UringTransport::UringTransport(Dispatch dispatch, std::function<void(absl::string_view)> log)
-    : handlers_{.small = std::move(dispatch), .large = {}, .log = std::move(log)} {
-  handlers_.large = [this](RequestPort& port, absl::Span<std::byte> request) {
-    large_request_threads_->Post([this, &port, request] { handlers_.small(port, request); });
+    : handlers_{.here = std::move(dispatch), .elsewhere = {}, .log = std::move(log)} {
+  handlers_.elsewhere = [this](RequestPort& port, absl::Span<std::byte> request) {
+    other_threads_->Post([this, &port, request] { handlers_.here(port, request); });
   };
 }
 
 absl::Status UringTransport::Register(int device_fd) {
-  large_request_threads_.emplace(std::clamp<size_t>(std::thread::hardware_concurrency(), 2, 8));
+  other_threads_.emplace(std::clamp<size_t>(std::thread::hardware_concurrency(), 2, 8));
   absl::Status status;
   for (const std::unique_ptr<UringQueue>& queue : queues_) status.Update(queue->Start(device_fd));
   return status;
@@ -75,7 +75,7 @@ absl::Status UringTransport::Register(int device_fd) {
 
 void UringTransport::Join() {
   for (const std::unique_ptr<UringQueue>& queue : queues_) queue->Join();
-  large_request_threads_.reset();
+  other_threads_.reset();
 }
 
 }  // namespace stagefs::fuse

@@ -57,7 +57,7 @@ class UringTransport {
 
   UringQueue::Handlers handlers_;  // constant after construction
   std::vector<std::unique_ptr<UringQueue>> queues_;
-  std::optional<WorkerThreads> large_request_threads_;  // from Register() to Join()
+  std::optional<WorkerThreads> other_threads_;  // from Register() to Join()
 };
 
 }  // namespace stagefs::fuse
