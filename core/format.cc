@@ -25,7 +25,12 @@ bool LayoutIsSane(const Superblock& s) {
          s.home_blocks >= kMinHomeBlocks && s.home_blocks <= s.size_blocks && s.table_blocks <= s.size_blocks &&
          s.table_blocks >= (s.home_blocks + kEntriesPerTableBlock - 1) / kEntriesPerTableBlock &&
          s.home_start >= s.table_start + s.table_blocks && s.home_start + s.home_blocks <= s.size_blocks &&
-         s.window_blocks >= 1 && s.window_blocks <= s.log_blocks;
+         s.window_blocks >= kMinWindowBlocks && s.window_blocks <= std::min(s.log_blocks, kMaxWindowBlocks);
+}
+
+// Each opening adds 1 << 32 to the LSN and little to the others: none comes near the bound.
+bool CountsAreSane(const Superblock& s) {
+  return std::max({s.epoch, s.checkpoint, s.tail_position, s.tail_sequence, s.covered_lsn}) < kMaxCount;
 }
 
 uint64_t SectorChecksum(const TableSector& sector, uint64_t number, uint64_t volume_salt) {
@@ -68,6 +73,11 @@ absl::StatusOr<Superblock> DecodeSuperblock(const std::byte* block, uint32_t slo
   }
   if (superblock.label[sizeof(superblock.label) - 1] != '\0' || !LayoutIsSane(superblock)) {
     return absl::DataLossError("the layout it describes is impossible");
+  }
+  if (!CountsAreSane(superblock)) {
+    return absl::DataLossError(absl::StrCat("its counts are impossible: epoch ", superblock.epoch, ", checkpoint ",
+                                            superblock.checkpoint, ", tail at ", superblock.tail_position, ", LSN ",
+                                            superblock.covered_lsn));
   }
   return superblock;
 }

@@ -29,6 +29,19 @@ inline constexpr std::array<uint64_t, 2> kSuperblockPlaces = {0, 16};
 inline constexpr uint64_t kLogStart = 32;
 inline constexpr uint64_t kMinLogBlocks = 1024;
 inline constexpr uint64_t kMinHomeBlocks = 1024;
+// Bounds of Superblock::window_blocks: the largest change must fit, with the largest frame before it and some; and
+// recovery holds a window in memory.
+inline constexpr uint64_t kMinWindowBlocks = 704;
+inline constexpr uint64_t kMaxWindowBlocks = 4096;
+// LSNs, epochs, and positions and sequences in the log stay below: a volume that could count so far would be older than
+// the world. So no sum of two of them overflows.
+inline constexpr uint64_t kMaxCount = uint64_t{1} << 62;
+// Recovery leaves a gap in the LSNs: accepted changes that never reached the log have LSNs too, and those must not be
+// used again. There cannot be so many of them: each takes memory.
+inline constexpr Lsn kLsnGap = Lsn{1} << 32;
+// How far LSNs in the log can be above the superblock's covered_lsn: a gap for each recovery that a crash cut short,
+// which at one a second would have to go on for days. What is beyond is no LSN.
+inline constexpr Lsn kMostLsnsPerEpoch = kLsnGap << 20;
 
 // --- Superblock: one block in each of two places ---
 struct Superblock {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "absl/strings/str_cat.h"
 #include "core/checksum.h"
 #include "sal/blocking_io.h"
 #include "sal/status_macros.h"
@@ -51,6 +52,13 @@ absl::StatusOr<std::optional<FrameHeader>> LogReader::FrameAt(uint64_t position)
   ASSIGN_OR_RETURN(bytes, Fetch(position, header.frame_blocks));
   if (header.checksum != Hash(bytes + 8, sizeof(FrameHeader) + header.payload_bytes - 8, superblock_.salt)) {
     return std::nullopt;
+  }
+  const Lsn limit = superblock_.covered_lsn + kMostLsnsPerEpoch;
+  if (header.first_lsn >= limit || header.durable_lsn >= limit ||
+      header.change_count > header.payload_bytes / sizeof(ChangeHeader)) {
+    return absl::DataLossError(absl::StrCat("log frame ", header.sequence, " holds nonsense: first LSN ",
+                                            header.first_lsn, ", durable LSN ", header.durable_lsn, ", ",
+                                            header.change_count, " changes"));
   }
   return header;
 }

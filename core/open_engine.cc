@@ -18,8 +18,6 @@ namespace {
 
 constexpr uint64_t kMinDefaultLogBytes = 8 << 20;
 constexpr uint64_t kMaxDefaultLogBytes = 256 << 20;
-constexpr uint64_t kMinWindowBlocks = 704;  // the largest change, the largest frame before it, and some
-constexpr uint64_t kMaxWindowBlocks = 4096;
 
 // Divides the store into superblocks, log, checksum table and home blocks.
 absl::StatusOr<Superblock> LayOut(uint64_t store_bytes, const FormatOptions& options) {

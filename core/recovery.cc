@@ -13,13 +13,6 @@
 #include "sal/status_macros.h"
 
 namespace stagefs::core {
-namespace {
-
-// Accepted changes that never reached the log have LSNs too, and those must not be used again. There cannot be this
-// many of them: each takes memory.
-constexpr Lsn kLsnJump = Lsn{1} << 32;
-
-}  // namespace
 
 absl::StatusOr<SuperblockPair> ReadSuperblocks(sal::BlockStore& store, sal::Environment& environment) {
   SuperblockPair pair;
@@ -102,17 +95,12 @@ absl::Status Recovery::FindPrefix() {
     }));
     ++report_->frames;
     report_->changes += frame->header.change_count;
-    if (frame->header.change_count > 0) {
-      ChangeReader changes(frame->payload, state_->superblock.home_blocks);
-      while (changes.NextChange()) last_lsn_ = std::max(last_lsn_, changes.lsn());
-    }
-    last_lsn_ = std::max(last_lsn_, frame->header.durable_lsn);
-    recorded_lsn_ = std::max(recorded_lsn_, frame->header.durable_lsn);
+    RETURN_IF_ERROR(TakeLsns(*frame));
   }
   end_ = reader_->place();
   ASSIGN_OR_RETURN(const LogReader::Beyond beyond, reader_->ScanBeyond());
   report_->recovered_lsn = last_lsn_;
-  state_->next_lsn = std::max({last_lsn_, beyond.highest_lsn, beyond.highest_durable}) + kLsnJump;
+  state_->next_lsn = std::max({last_lsn_, beyond.highest_lsn, beyond.highest_durable}) + kLsnGap;
   if (beyond.highest_durable > last_lsn_) report_->lost_up_to_lsn = beyond.highest_durable;
   if (beyond.highest_durable > last_lsn_ && !state_->options.accept_log_loss) {
     state_->read_only = true;
@@ -121,6 +109,21 @@ absl::Status Recovery::FindPrefix() {
         " were durable and are lost. The volume is read-only at LSN ", last_lsn_,
         "; `stagefs fsck -y` accepts the loss"));
   }
+  return absl::OkStatus();
+}
+
+// LSNs ascend along the log.
+absl::Status Recovery::TakeLsns(const LogReader::Frame& frame) {
+  ChangeReader changes(frame.payload, state_->superblock.home_blocks);
+  while (changes.NextChange()) {
+    if (changes.lsn() <= last_lsn_ || changes.lsn() >= state_->superblock.covered_lsn + kMostLsnsPerEpoch) {
+      return absl::DataLossError(
+          absl::StrCat("log frame holds nonsense: LSN ", changes.lsn(), " behind LSN ", last_lsn_));
+    }
+    last_lsn_ = changes.lsn();
+  }
+  last_lsn_ = std::max(last_lsn_, frame.header.durable_lsn);
+  recorded_lsn_ = std::max(recorded_lsn_, frame.header.durable_lsn);
   return absl::OkStatus();
 }
 

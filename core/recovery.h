@@ -52,6 +52,7 @@ class Recovery {
   };
 
   absl::Status FindPrefix();
+  absl::Status TakeLsns(const LogReader::Frame& frame);
   absl::Status PlanRecord(const Record& record, uint64_t number);
   void Revoke(BlockRange range);
   absl::Status LoadBases();
