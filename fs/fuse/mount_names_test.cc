@@ -186,6 +186,14 @@ TEST_F(MountNamesTest, TimesHaveNanosecondsAndMayLieBefore1970) {
   EXPECT_LE(std::abs(Stat(Path("f")).st_mtim.tv_sec - time(nullptr)), 2);
 }
 
+TEST_F(MountNamesTest, TimesThatNanosecondsDoNotReachAreTheNearest) {
+  WriteFile(Path("f"), "x");
+  const timespec times[] = {{-100'000'000'000, 0}, {100'000'000'000, 0}};
+  ASSERT_EQ(utimensat(AT_FDCWD, Path("f").c_str(), times, 0), 0) << errno;
+  EXPECT_EQ(Stat(Path("f")).st_atim.tv_sec, -9'223'372'037);  // 1677
+  EXPECT_EQ(Stat(Path("f")).st_mtim.tv_sec, 9'223'372'036);   // 2262
+}
+
 TEST_F(MountNamesTest, TheTimeOfBirthStays) {
   WriteFile(Path("f"), "x");
   struct statx born, later;

@@ -148,8 +148,11 @@ class CopyRange : public std::enable_shared_from_this<CopyRange> {
     const size_t size = std::min<uint64_t>(left_, BufferPool::kLargeBytes);
     if (size == 0) return Finish(absl::OkStatus());
     serving_.volume.Read(from_, from_offset_ + copied_, absl::MakeSpan(buffer_.data(), size),
-                         [self = shared_from_this()](absl::StatusOr<size_t> read) {
+                         [self = shared_from_this(), size](absl::StatusOr<size_t> read) {
                            if (!read.ok() || *read == 0) return self->Finish(read.status());
+                           // A short read is the end of the file: what follows, if it is the file that is written to,
+                           // this very copy would have made.
+                           if (*read < size) self->left_ = *read;
                            self->WritePiece(*read);
                          });
   }

@@ -51,7 +51,13 @@ fuse_entry_param ToEntry(const volume::Attributes& attributes) {
   return entry;
 }
 
-int64_t ToNs(const timespec& time) { return time.tv_sec * kNsPerSecond + time.tv_nsec; }
+int64_t ToNs(const timespec& time) {
+  int64_t ns = 0;
+  if (__builtin_mul_overflow(time.tv_sec, kNsPerSecond, &ns) || __builtin_add_overflow(ns, time.tv_nsec, &ns)) {
+    return time.tv_sec < 0 ? INT64_MIN : INT64_MAX;
+  }
+  return ns;
+}
 
 int64_t NowNs() {
   timespec now;

@@ -29,6 +29,7 @@ fuse_entry_param ToEntry(const volume::Attributes& attributes);
 
 // Nanoseconds since 1970, now.
 int64_t NowNs();
+// The nearest that 64 bits hold, which is from the year 1677 to 2262.
 int64_t ToNs(const timespec& time);
 
 class Reply {

@@ -11,6 +11,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "fs/fuse/kernel_mount.h"
+#include "fs/fuse/reply.h"
+#include "fs/fuse/request_check.h"
 #include "fs/fuse/uring_protocol.h"
 #include "sal/check.h"
 
@@ -84,6 +86,7 @@ Transport::Transport(int device_fd, const fuse_lowlevel_ops& operations, void* u
   char* arguments[] = {name, nullptr};
   fuse_args args = FUSE_ARGS_INIT(1, arguments);
   session_ = fuse_session_new(&args, &operations, sizeof(operations), this);
+  fuse_opt_free_args(&args);  // the library has made copies
   STAGEFS_CHECK(session_ != nullptr);
   // libfuse never reads: the workers do. It writes through us.
   fuse_custom_io io = {};
@@ -207,7 +210,9 @@ void Transport::Dispatch(RequestPort& port, Buffer* buffer, absl::Span<std::byte
   if (header->opcode == FUSE_FORGET || header->opcode == FUSE_BATCH_FORGET || header->opcode == FUSE_INTERRUPT) return;
   const void* const argument = header + 1;
   current() = {&port, buffer, header->opcode == FUSE_INIT ? static_cast<const fuse_init_in*>(argument) : nullptr};
-  if (!raw_(*header, argument, request.size() - sizeof(*header))) {
+  if (const int error = CheckRequest(request); error != 0) {
+    Reply(this, *header).Error(error);
+  } else if (!raw_(*header, argument, request.size() - sizeof(*header))) {
     fuse_buf whole = {};
     whole.size = request.size();
     whole.mem = request.data();

@@ -97,6 +97,10 @@ class Transport {
   FuseStats stats() const;
   BufferPool& buffers() { return buffers_; }
 
+  // Handles `request`, a fuse_in_header and what follows it, that came by `port`. `buffer`: see CurrentRequest. Whatever
+  // the request holds, it is answered, if its kind is ever answered. For what receives requests, and for fuzzers.
+  void Dispatch(RequestPort& port, Buffer* buffer, absl::Span<std::byte> request);
+
   // --- For Reply and handlers ---
   static CurrentRequest& current();
   // Makes the kernel ask for the attributes of `ino` when it next needs them. Any thread that holds no lock.
@@ -123,7 +127,6 @@ class Transport {
   void ServeRequests(DevicePort& port);
   // False: the connection is over.
   bool ReceiveAndDispatch(DevicePort& port, Buffer* buffer);
-  void Dispatch(RequestPort& port, Buffer* buffer, absl::Span<std::byte> request);
   ssize_t SendForLibrary(const iovec* pieces, int count);
   void SendInitReply(const fuse_init_in& offered, const iovec* pieces);
 
