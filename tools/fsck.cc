@@ -3,6 +3,7 @@
 #include <csignal>
 #include <cstdio>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -10,6 +11,7 @@
 #include "absl/strings/str_format.h"
 #include "core/engine.h"
 #include "fs/volume/check.h"
+#include "sal/mutex.h"
 #include "sal/open_store.h"
 #include "sal/real_environment.h"
 #include "sal/status_macros.h"
@@ -57,6 +59,24 @@ class ProgressLines {
   int fd_;
   const std::string device_;
   int last_permille_ = -1;
+};
+
+// Says each line once: every look at the tree reads a bad block again.
+class SayOnceEnvironment : public sal::RealEnvironment {
+ public:
+  void Log(absl::string_view line) override {
+    {
+      MutexLock lock(&mutex_);
+      if (said_.size() >= kMostRemembered || !said_.insert(std::string(line)).second) return;
+    }
+    RealEnvironment::Log(line);
+  }
+
+ private:
+  static constexpr size_t kMostRemembered = 10000;
+
+  Mutex mutex_;
+  std::set<std::string> said_ ABSL_GUARDED_BY(mutex_);
 };
 
 bool Ask(const std::string& question) {
@@ -155,7 +175,7 @@ absl::StatusOr<int> Recover(const std::string& url, const Settings& settings, sa
 }
 
 absl::StatusOr<int> Fsck(const std::string& url, const Settings& settings) {
-  sal::RealEnvironment environment;
+  SayOnceEnvironment environment;
   sal::OpenStoreOptions store_options;
   store_options.read_only = settings.no;
   store_options.lock_wait_ms = 3000;

@@ -55,7 +55,7 @@ bool AllocationLayout::IsUsable(BlockRange range) const {
   const uint64_t last_group = GroupOf(range.end() - 1);
   if (last_group >= group_count_) return false;
   for (uint64_t group = GroupOf(range.first); group <= last_group; ++group) {
-    for (uint64_t index = 0; index < kMaxReserved; ++index) {
+    for (const uint64_t index : {kBitmapIndex, kHeaderIndex, kSummaryIndex, kNearCopyIndex}) {
       const Block block = group * kGroupBlocks + index;
       if (block >= range.first && block < range.end() && IsReserved(group, index)) return false;
     }

@@ -38,9 +38,10 @@ class AllocationLayout {
   static constexpr uint64_t kGroupBlocks = 8 * core::kBlockBytes;    // 32768 blocks, 128 MiB
   static constexpr uint64_t kSummaryGroups = core::kBlockBytes / 2;  // 2048 groups, 256 GiB; a u16 each
   // Reserved blocks at the start of a group: 0 the bitmap; in group 0, 1 the volume's header (fs/volume/header.h); in
-  // the first group of each summary, 2 the summary. The header's copy is 1 in group 1, or 3 in group 0 if there is no
-  // other group.
-  static constexpr uint64_t kBitmapIndex = 0, kHeaderIndex = 1, kSummaryIndex = 2, kNearCopyIndex = 3, kMaxReserved = 4;
+  // the first group of each summary, 2 the summary. The header's copy is 1 in group 1, or 63 in group 0 if there is no
+  // other group: its checksum then lies in another sector than the header's.
+  static constexpr uint64_t kBitmapIndex = 0, kHeaderIndex = 1, kSummaryIndex = 2, kNearCopyIndex = 63;
+  static constexpr uint64_t kMaxReserved = 64;
   // The number of free blocks: u64 in the volume's header, behind the bytes of fs/volume/format.h.
   static constexpr uint64_t kFreeCountAddress = 1 * core::kBlockBytes + 256;
 

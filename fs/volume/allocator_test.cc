@@ -179,13 +179,13 @@ TEST_F(AllocatorTest, FullVolumesFillAgainAfterDeletion) {
 }
 
 TEST_F(AllocatorTest, ReservedBlocksAndTheTailAreNeverGiven) {
-  // The last group has two blocks, too few for what a group may have to keep there.
-  const uint64_t capacity = kGroup + 2;
+  // The last group has 63 blocks, too few for what a group may have to keep there.
+  const uint64_t capacity = kGroup + 63;
   Start({.capacity_blocks = capacity});
   EXPECT_EQ(allocator_->layout().usable_blocks(), kGroup - 4);
   Fill(1000, SpaceUse::kFreeing);
   EXPECT_EQ(FreeBlocks(), 0u);
-  for (const Block block : {Block{0}, Block{1}, Block{2}, Block{3}, Block{kGroup}, Block{kGroup + 1}}) {
+  for (const Block block : {Block{0}, Block{1}, Block{2}, Block{63}, Block{kGroup}, Block{kGroup + 62}}) {
     EXPECT_FALSE(used_[block]);
   }
   Verify();
@@ -279,8 +279,9 @@ TEST_F(AllocatorTest, TheLastFreeBlockOfALargeVolumeIsFoundInFewRestarts) {
                 // All groups but one are full.
                 for (uint64_t group = 0; group < kGroups; ++group) {
                   if (group == 200) continue;
-                  const Block first = group * kGroup + AllocationLayout::ReservedIn(group);
-                  RETURN_IF_ERROR(allocator_->Take(tx, {first, allocator_->layout().UsableIn(group)}));
+                  const Block first = group * kGroup + (group == 0 ? 64 : AllocationLayout::ReservedIn(group));
+                  RETURN_IF_ERROR(allocator_->Take(tx, {first, (group + 1) * kGroup - first}));
+                  if (group == 0) RETURN_IF_ERROR(allocator_->Take(tx, {3, 60}));
                 }
                 return absl::OkStatus();
               }).ok());

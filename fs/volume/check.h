@@ -1,16 +1,9 @@
-// Check: fsck as a library. Looks at everything a volume holds, says what is wrong, and mends what can be mended
-// without losing what is not damaged.
+// Check: fsck as a library. Looks at everything a volume holds, says what is wrong, and mends it without losing what is
+// not damaged. docs/fsck.md lists what is checked, and what becomes of each kind of damage.
 //
-// What is checked: the header; the tree (each node, its place, its keys, no block used twice); extents (in bounds,
-// ordered, no block used twice); bitmaps, summaries and the free count against what is really used; each inode (type,
-// size, block count, inline content, attributes); each name (its hash, that it leads to an inode of that type); link
-// counts; parents of directories, and that each is reached from the root; orphans.
-//
-// What is mended: counts and bits; names that lead nowhere go; inodes without names go to /lost+found; inodes lost with
-// a damaged leaf whose content is still there are made anew; extents that make no sense are dropped, and of two that
-// claim one block the second. Damaged leaves go. A damaged inner node is left as it is, and with it all counts that
-// depend on what lies below; so are inodes with both names and content. Repairs go on in rounds until one has nothing
-// to do; what that one still finds was not repaired.
+// Repairs go on in rounds, since one may bring up others, until a round has nothing to do; what that one still finds was
+// not repaired: content that decayed, a header lost together with its copy, what there is no space for. Power may fail
+// at any moment of a repair: the next one goes on.
 //
 // Memory: a bit per block of a window of the device (CheckOptions::window_blocks), 32 bytes per inode of a window of
 // inodes, a bit per inode number (at most 64 MiB), and what an inode's attributes take. More windows take more time.

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <functional>
 #include <map>
 #include <memory>
@@ -226,6 +227,38 @@ TEST_F(CheckCutTest, APutTogetherTree) {
     bytes[0] = std::byte{0};
     return absl::OkStatus();
   });
+}
+
+TEST_F(CheckCutTest, WhatWasRemovedDoesNotComeBackFromFreedNodes) {
+  Life life(5, good_);
+  ASSERT_TRUE(life.OpenEngine().ok());
+  life.OpenVolume();
+  for (int i = 10; i < kFiles; ++i) {
+    life.Wait<int>([&](auto done) {
+      life.volume().Unlink(kRootIno, absl::StrCat("file ", i), [done = std::move(done)](absl::Status status) mutable {
+        std::move(done)(status.ok() ? absl::StatusOr<int>(0) : status);
+      });
+    });
+  }
+  life.CloseVolume();
+  // All blocks are said to be in use, and the root, whatever it is, is lost.
+  life.Do([](Transaction& tx) -> absl::Status {
+    ASSIGN_OR_RETURN(std::byte* bits, tx.Modify(AllocationLayout::BitmapBlock(0)));
+    std::memset(bits, 0xff, 700);
+    ASSIGN_OR_RETURN(const VolumeHeader header, ReadHeader(tx));
+    EXPECT_GE(header.root_height, 2u);
+    ASSIGN_OR_RETURN(std::byte* root, tx.Modify(header.root_block));
+    root[0] = std::byte{0};
+    return absl::OkStatus();
+  });
+  const auto report = life.Run(true);
+  ASSERT_TRUE(report.ok()) << report.status();
+  EXPECT_EQ(report->unrepaired_count(), 0u);
+  const auto again = life.Run(false);
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_TRUE(again->clean());
+  EXPECT_EQ(again->entries, 10u);
+  EXPECT_EQ(again->inodes, 11u);
 }
 
 TEST_F(CheckCutTest, PointersSeparatorsAndAHeader) {

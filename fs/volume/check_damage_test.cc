@@ -226,6 +226,28 @@ TEST_F(DamageTest, ARootThatIsALeafCanBeLost) {
   ExpectUsable();
 }
 
+TEST_F(DamageTest, ContentThatLooksLikeANodeStaysContent) {
+  // An image of another volume, where each node happens to lie in its own block; and a node of this volume elsewhere.
+  const Extent extent = vandal().FirstExtent(large_);
+  const Block leaf = Children(Root(), 1)[2];
+  std::string content = Pattern(1, 300 << 10);
+  std::vector<std::byte> node(kBlockBytes);
+  vandal().EditBlock(leaf, [&](std::byte* bytes) { std::memcpy(node.data(), bytes, kBlockBytes); });
+  for (uint64_t i = 0; i < 6; ++i) {
+    const Block home = extent.home + i;
+    const uint64_t volume = i < 3 ? 12345 : vandal().Header().hash_seed;
+    std::memcpy(node.data() + kNodeVolumeOffset, &volume, sizeof(volume));
+    if (i < 3) std::memcpy(node.data() + kNodeBlockOffset, &home, sizeof(home));
+    vandal().Do([&](Transaction& tx) { return tx.Write(home * kBlockBytes, node); });
+    std::memcpy(content.data() + i * kBlockBytes, node.data(), kBlockBytes);
+  }
+  engine_->SpoilBlock(Root());
+  ExpectMended(ProblemKind::kNode);
+  EXPECT_EQ(Mounted().Read(large_, 0, 1 << 20), content);
+  EXPECT_EQ(tester_.Names(other_).size(), 401u);
+  EXPECT_TRUE(LostAndFound().empty());
+}
+
 // A tree of three levels: an inner node that is not the root.
 class HighTreeTest : public DamageTest {
  protected:

@@ -258,6 +258,19 @@ class SpaceCheck {
     ASSIGN_OR_RETURN(std::byte* summary, tx.Modify(summary_block));
     const auto count = static_cast<uint16_t>(in_use);
     std::memcpy(summary + AllocationLayout::SummaryOffset(group), &count, sizeof(count));
+    // What somebody turned out to use is taken the way everything is, unless it has content that must stay.
+    for (uint64_t i = 0; i < layout_.BlocksIn(group); ++i) {
+      if (i % 64 == 0 && (target[i / 64] & ~on_disk.bits[i / 64]) == 0) {
+        i += 63;
+        continue;
+      }
+      if (((target[i / 64] & ~on_disk.bits[i / 64]) >> (i % 64) & 1) == 0) continue;
+      const Block block = group * kGroupBlocks + i;
+      ASSIGN_OR_RETURN(const bool never_written, tx.NeverWritten(block));
+      if (never_written && !tx.Quarantined({block, 1}).has_value()) {
+        RETURN_IF_ERROR(tx.Zero(block * kBlockBytes, kBlockBytes));
+      }
+    }
     // What was marked in use for nobody is let go the way everything is: the engine may still know it.
     const auto leaked = [&](uint64_t i) { return (on_disk.bits[i / 64] & ~target[i / 64]) >> (i % 64) & 1; };
     const uint64_t blocks = layout_.BlocksIn(group);

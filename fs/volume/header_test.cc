@@ -107,7 +107,7 @@ TEST_P(HeaderTest, AVolumeInRepairIsNotOpened) {
   EXPECT_EQ(Volume::Open(engine).status().code(), absl::StatusCode::kFailedPrecondition);
 }
 
-INSTANTIATE_TEST_SUITE_P(Capacities, HeaderTest, ::testing::Values(4096, kGroup + 3, 3 * kGroup / 2));
+INSTANTIATE_TEST_SUITE_P(Capacities, HeaderTest, ::testing::Values(4096, kGroup + 63, 3 * kGroup / 2));
 
 TEST(HeaderCopyTest, ItsNextInodeIsAboveAllThatAreInUseAndChangesSeldom) {
   VolumeHeader header;
