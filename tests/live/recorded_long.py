@@ -5,6 +5,7 @@ from recorded_programs import git, leveldb, sqlite
 from recorded_servers import mariadb, postgres
 
 CUTS = 250
+POSTGRES_CUTS = 200  # of several seconds each
 HOUR = 3600
 
 
@@ -76,9 +77,10 @@ def test_recorded_mariadb_bare_long(place):
 
 @time_limit(HOUR)
 def test_recorded_postgres_long(place):
-    postgres(place, "postgresql", cuts=CUTS, seconds=20)
+    postgres(place, "postgresql", cuts=POSTGRES_CUTS, seconds=20)
 
 
 @time_limit(HOUR)
 def test_recorded_postgres_bare_long(place):
-    postgres(place, "postgresql without full_page_writes", cuts=CUTS, seconds=20, settings=["full_page_writes=off"])
+    postgres(place, "postgresql without full_page_writes", cuts=POSTGRES_CUTS, seconds=20,
+             settings=["full_page_writes=off"])

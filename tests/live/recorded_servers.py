@@ -123,7 +123,7 @@ def _look_at_postgres(recording, settings):
                               " numbered WHERE filler = repeat(md5(delta::text), 10))")[0].split("|")
             check(len(set(sums)) == 1, f"the sums of the tables differ: {sums}")
             there = set(map(int, server.sql("SELECT id FROM numbered")))
-            run(f"{POSTGRES}/pg_amcheck", "--heapallindexed", "--rootdescend", "-h", server.sockets, "-U", "nobody",
+            run(f"{POSTGRES}/pg_amcheck", "--heapallindexed", "-h", server.sockets, "-U", "nobody",
                 "-d", "postgres")
         finally:
             server.end(signal.SIGQUIT)
