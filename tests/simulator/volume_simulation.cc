@@ -38,6 +38,7 @@ class VolumeSimulation {
   absl::Status CheckOrder();
   absl::Status Adopt(core::Lsn prefix);
   absl::Status Live();
+  void RepairWhatIsLeft();
   void NoteEndOf(VolumeLife& life, bool crash);
 
   const SimulationOptions options_;
@@ -230,6 +231,16 @@ absl::Status VolumeSimulation::Live() {
   return status;
 }
 
+// Whatever it finds on a damaged volume, fsck must come to its end.
+void VolumeSimulation::RepairWhatIsLeft() {
+  life_ = NewLife();
+  if (life_->OpenEngine().ok()) {
+    life_->Check(/*repair=*/true).IgnoreError();
+    ++counts_->checks;
+  }
+  life_ = nullptr;
+}
+
 absl::Status VolumeSimulation::Run() {
   RETURN_IF_ERROR(Begin());
   const uint64_t end = counts_->operations + options_.operations;
@@ -253,7 +264,9 @@ absl::Status VolumeSimulation::Run() {
     }
     RETURN_IF_ERROR(where(Live()));
   }
+  if (life_ != nullptr) disk_ = life_->store().Image();  // it was over before it could live
   life_ = nullptr;
+  if (damaged_) RepairWhatIsLeft();
   return absl::OkStatus();
 }
 
