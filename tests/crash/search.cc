@@ -101,11 +101,13 @@ absl::Status Search::TryCut(const SearchWorkload& workload, const Cut& cut, cons
         const Outcome outcome = Check(start, states.Image(fates));
         ++counts_.checked;
         known->second = Fingerprint(outcome.tree);
-        if (!outcome.violation.empty() || (alike != checked.end() && alike->tree != known->second)) {
+        std::string violation = outcome.violation;
+        if (violation.empty() && alike != checked.end() && alike->tree != known->second) {
+          violation = "recovers otherwise than a state that differs only in what is never read";
+        }
+        if (!violation.empty()) {
           known_.erase(known);
-          return absl::InternalError(absl::StrCat("writes ", ToString(fates), ": ",
-                                                  outcome.violation.empty() ? "not as one that differs in what is never read"
-                                                                            : outcome.violation));
+          return absl::InternalError(absl::StrCat("writes ", ToString(fates), ": ", violation));
         }
         checked.push_back({fates, states.Touching(outcome.reads), known->second});
       }
