@@ -207,19 +207,19 @@ def leveldb(place, batches, cuts):
 
 
 def test_recorded_sqlite_wal(place):
-    sqlite(place, "wal", transactions=150, cuts=40)
+    sqlite(place, "wal", transactions=120, cuts=30)
 
 
 def test_recorded_sqlite_delete(place):
-    sqlite(place, "delete", transactions=150, cuts=40)
+    sqlite(place, "delete", transactions=120, cuts=30)
 
 
 def test_recorded_git(place):
-    git(place, "all", commits=25, cuts=30)
+    git(place, "all", commits=20, cuts=25)
 
 
 def test_recorded_leveldb(place):
-    leveldb(place, batches=600, cuts=40)
+    leveldb(place, batches=400, cuts=30)
 
 
 def test_recorded_disk_that_forgets_is_found_out(place):

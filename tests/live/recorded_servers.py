@@ -56,7 +56,9 @@ class Postgres(Server):
         self._directory = directory
         options = ["listen_addresses=", f"unix_socket_directories={place.directory}/sockets", "fsync=on",
                    "shared_buffers=4MB", "max_wal_size=8MB", "min_wal_size=2MB", "checkpoint_timeout=30s",
-                   "wal_recycle=on", "autovacuum_naptime=1s", "max_connections=20", "max_worker_processes=2", *settings]
+                   "wal_recycle=on", "autovacuum_naptime=1s", "max_connections=20", "max_worker_processes=2",
+                   "dynamic_shared_memory_type=mmap",  # in its own directory: nothing stays behind if it is killed
+                   *settings]
         super().__init__(place, directory, [f"{POSTGRES}/postgres", "-D", directory] +
                          [part for option in options for part in ("-c", option)])
 
