@@ -414,13 +414,13 @@ void VolumeLife::Finish(Slot& slot, const absl::Status& status, const Answer& an
   --busy_;
   ++operations_;
   const bool several = TakesSeveralChanges(op);
-  if (several) locked_.erase(op.ino);
 
   if ((error == EIO || error == EROFS) && MayFail()) {
     ++errors_;
     if (op.kind == Kind::kReadDirectory) slot.unseen.reset();
-    return;  // nothing was changed, or, of an operation of several changes, perhaps some: it stays unsettled
+    return;  // nothing was changed, or, of several changes, perhaps some: the file stays locked and unsettled
   }
+  if (several) locked_.erase(op.ino);
   if (op.kind == Kind::kRead || op.kind == Kind::kReadSymlink) {
     if (!slot.expected.has_value()) return Fail(op, "answered without looking");
     if (slot.expected->error != error) {
@@ -699,6 +699,7 @@ absl::Status VolumeLife::Settle(FileTree* tree, const std::set<Ino>& unsettled, 
     const int error = volume::ToErrno(done.status());
     if ((error == EIO || error == EROFS) && (damaged || store_.power_off())) {
       unsettled_.insert(ino);
+      locked_.insert(ino);  // nothing can be said of it in this life
       continue;
     }
     RETURN_IF_ERROR(done.status());
