@@ -158,8 +158,8 @@ absl::StatusOr<int> Recover(const std::string& url, const Settings& settings, sa
   }
   for (const std::string& warning : report.warnings) absl::PrintF("%s: %s\n", url, warning);
   if (report.lost_up_to_lsn > 0 && options.accept_log_loss) {
-    absl::PrintF("%s: the log was damaged behind LSN %d: what followed is dropped, changes up to LSN %d at least, which "
-                 "had been durable\n", url, report.recovered_lsn, report.lost_up_to_lsn);
+    absl::PrintF("%s: the log was damaged behind LSN %d: what followed is dropped, changes up to LSN %d at least, "
+                 "which had been durable\n", url, report.recovered_lsn, report.lost_up_to_lsn);
     code |= kCorrected;
   }
   if (report.lost_block_count > 0) {
@@ -203,8 +203,8 @@ absl::StatusOr<int> Fsck(const std::string& url, const Settings& settings) {
   return code | recovered | *checked;
 }
 
-// Takes out fsck(8)'s -C, whose descriptor may follow it or not: without one, or with 0, progress is shown on a terminal,
-// as it always is.
+// Takes out fsck(8)'s -C, whose descriptor may follow it or not: without one, or with 0, progress is shown on a
+// terminal, as it always is.
 Invocation WithoutProgressOption(Invocation invocation, int* descriptor) {
   std::vector<std::string>& arguments = invocation.arguments;
   const auto is_number = [](const std::string& text) { return !text.empty() && ParseCount(text).ok(); };

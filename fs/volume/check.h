@@ -1,8 +1,8 @@
 // Check: fsck as a library. Looks at everything a volume holds, says what is wrong, and mends it without losing what is
 // not damaged. docs/fsck.md lists what is checked, and what becomes of each kind of damage.
 //
-// Repairs go on in rounds, since one may bring up others, until a round has nothing to do; what that one still finds was
-// not repaired: content that decayed, a header lost together with its copy, what there is no space for. Power may fail
+// Repairs go on in rounds, since one may bring up others, until a round has nothing to do; what that one still finds
+// was not repaired: content that decayed, a header lost together with its copy, what there is no space for. Power may fail
 // at any moment of a repair: the next one goes on.
 //
 // Memory: a bit per block of a window of the device (CheckOptions::window_blocks), 32 bytes per inode of a window of

@@ -1,5 +1,5 @@
-// Each kind of damage, built by hand: it is found and named, mended without losing what is whole, a second run is clean,
-// and the volume can be used.
+// Each kind of damage, built by hand: it is found and named, mended without losing what is whole, a second run is
+// clean, and the volume can be used.
 
 #include <sys/stat.h>
 
@@ -210,7 +210,8 @@ TEST_F(DamageTest, FieldsOfALeafsHeaderThatAreWrongLoseNothing) {
                                                   {kNodeVolumeOffset, 8, 5}}) {
     SCOPED_TRACE(absl::StrCat("offset ", damage.offset, " value ", damage.value));
     Restart();
-    vandal().EditBlock(leaf, [&](std::byte* bytes) { std::memcpy(bytes + damage.offset, &damage.value, damage.bytes); });
+    vandal().EditBlock(
+        leaf, [&](std::byte* bytes) { std::memcpy(bytes + damage.offset, &damage.value, damage.bytes); });
     ExpectMended(ProblemKind::kNode, {absl::StrCat("block ", leaf)});
     ExpectNothingIsLost();
   }

@@ -1,7 +1,7 @@
 // Damage all over: every metadata block of a small volume with everything in it, at a stride of its bytes, with a
-// checksum that matches (as a bug would) and without (as decay would). Whatever is hit, the check ends, finds it unless
-// the field may hold anything, mends it, and is clean the second time; and what has nothing to do with the item that was
-// hit is as it was: all files below an inner node, all items of a leaf whose header is wrong, all but one of a leaf with a
+// checksum that matches (as a bug would) and without (as decay would). Whatever is hit, the check ends, finds it
+// unless the field may hold anything, mends it, and is clean the second time; and what has nothing to do with the item
+// that was hit is as it was: all files below an inner node, all items of a leaf whose header is wrong, all but one of a leaf with a
 // wrong item.
 
 #include <sys/stat.h>
@@ -238,7 +238,8 @@ TEST_F(EveryByteTest, AWrongByteAnywhereIsMended) {
       const bool header = offset < (node ? kNodeHeaderBytes : 80);
       if (!header && (offset + start) % kStep != 0) continue;
       const uint8_t old = Load<uint8_t>(Bytes(block) + offset);
-      const std::vector<uint8_t> values = {static_cast<uint8_t>(old ^ (1 << random.Below(8))), static_cast<uint8_t>(~old)};
+      const std::vector<uint8_t> values = {static_cast<uint8_t>(old ^ (1 << random.Below(8))),
+                                           static_cast<uint8_t>(~old)};
       const uint8_t value = values[random.Below(2)];
       SCOPED_TRACE(absl::StrCat("block ", block, " offset ", offset, ": ", value, " instead of ", old));
       Restart();

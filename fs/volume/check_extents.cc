@@ -37,7 +37,8 @@ absl::Status DropStart(CheckContext& context, Transaction& tx, const BadExtent& 
   RETURN_IF_ERROR(context.EraseItem(tx, bad.key));
   if (!extent.ok() || bad.drop_blocks >= extent->count) return absl::OkStatus();
   const uint64_t rest_at = bad.key.offset + bad.drop_blocks;
-  ASSIGN_OR_RETURN(const std::optional<absl::string_view> taken, context.tree().Find(tx, ExtentKey(bad.key.ino, rest_at)));
+  ASSIGN_OR_RETURN(const std::optional<absl::string_view> taken,
+                   context.tree().Find(tx, ExtentKey(bad.key.ino, rest_at)));
   if (taken.has_value()) return absl::OkStatus();
   return PutExtent(context, tx, bad.key.ino, rest_at,
                    {extent->home + bad.drop_blocks, extent->count - bad.drop_blocks});
@@ -52,7 +53,8 @@ class Step {
   // `file_block` of the inode lies in `shared.first`: gives it, and some that follow, other blocks. Returns how many.
   // `hole`: without content, since there is no space for it.
   absl::StatusOr<uint64_t> Run(uint64_t file_block, bool hole) {
-    ASSIGN_OR_RETURN(const std::optional<BTree::Item> item, context_.tree().AtOrBefore(tx_, ExtentKey(ino_, file_block)));
+    ASSIGN_OR_RETURN(const std::optional<BTree::Item> item,
+                     context_.tree().AtOrBefore(tx_, ExtentKey(ino_, file_block)));
     if (!item.has_value() || item->key.ino != ino_ || item->key.kind != kKindExtent) {
       return absl::NotFoundError("the extent is gone");
     }
@@ -106,8 +108,8 @@ class Step {
   const BlockRange shared_;
 };
 
-// Gives the inode's blocks from `file_block` on, which lie in `shared`, blocks of their own, step by step: cut anywhere,
-// the rest is still shared, and found again.
+// Gives the inode's blocks from `file_block` on, which lie in `shared`, blocks of their own, step by step: cut
+// anywhere, the rest is still shared, and found again.
 absl::Status Unshare(CheckContext& context, uint64_t ino, uint64_t file_block, BlockRange shared) {
   while (shared.count > 0) {
     uint64_t done = 0;

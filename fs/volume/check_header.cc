@@ -1,5 +1,5 @@
-// The part of a check that looks at the header and its copy: each by itself, whether they tell the same, and, where they
-// do not, which of them the tree bears out.
+// The part of a check that looks at the header and its copy: each by itself, whether they tell the same, and, where
+// they do not, which of them the tree bears out.
 
 #include <algorithm>
 #include <cstring>
@@ -152,7 +152,8 @@ absl::StatusOr<std::optional<FoundHeader>> CheckHeader(Engine& engine, bool may_
   result.header.next_ino = NextIno(header, copy);
   if (header.header.ok()) result.header.inode_count = header.header->inode_count;
   result.block = kHeaderBlock;
-  RETURN_IF_ERROR(RunBody(engine, [&](Transaction& tx) { return RewriteHeader(tx, result.header, header.free_blocks); }));
+  RETURN_IF_ERROR(
+      RunBody(engine, [&](Transaction& tx) { return RewriteHeader(tx, result.header, header.free_blocks); }));
   *fixed = true;
   return result;
 }

@@ -103,8 +103,8 @@ class InodeCheck {
     const std::string expected = ExpectedOrphan(*inode);
     if (value == expected) return absl::OkStatus();
     context_.Report(ProblemKind::kOrphan, InodeName(ino),
-                    absl::StrCat("it is listed for removal as ", static_cast<int>(orphan->what), " from block ", orphan->from_block,
-                                 ", which does not fit its links, its size or its flags"));
+                    absl::StrCat("it is listed for removal as ", static_cast<int>(orphan->what), " from block ",
+                                 orphan->from_block, ", which does not fit its links, its size or its flags"));
     if (!context_.may_fix_items()) return absl::OkStatus();
     return context_.Fix([&](Transaction& tx) { return context_.tree().Put(tx, key, expected); });
   }

@@ -121,7 +121,9 @@ class SpaceCheck {
       const uint64_t overlap = key.offset < end ? end - key.offset : 0;
       end = std::max(end, key.offset + extent->count);
       if (overlap > 0) {
-        if (first) Bad({.key = key, .drop_blocks = overlap}, absl::StrCat("the one before it ends at ", key.offset + overlap));
+        if (first) {
+          Bad({.key = key, .drop_blocks = overlap}, absl::StrCat("the one before it ends at ", key.offset + overlap));
+        }
         if (overlap < extent->count) used.Take({home.first + overlap, home.count - overlap});
         return true;
       }

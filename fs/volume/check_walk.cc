@@ -68,7 +68,8 @@ absl::Status WalkBatch::Read(core::Transaction& tx, BTreeStorage::Root root, con
   bad_nodes_.clear();
   next_ = std::nullopt;
   if (root.height < 1 || root.height > BTree::kMaxHeight) {
-    bad_nodes_.push_back({root.block, root.height - 1, Key{}, absl::StrCat("the tree's height is ", root.height), false});
+    bad_nodes_.push_back(
+        {root.block, root.height - 1, Key{}, absl::StrCat("the tree's height is ", root.height), false});
     return absl::OkStatus();
   }
   Place place = {
