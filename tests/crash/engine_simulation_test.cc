@@ -4,6 +4,9 @@
 //   STAGEFS_CRASH_SEED     the seed (default 1)
 //   STAGEFS_CRASH_SECONDS  goes on with the next seeds for so long (default: 30 seeds)
 
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <chrono>
 #include <cstdlib>
 #include <iostream>
@@ -109,18 +112,28 @@ TEST(EngineSimulationTest, ManyCrashesOfOneDiskLoseNothingThatWasAcknowledged) {
             << counts.cut_recoveries << " recoveries cut short\n";
 }
 
+constexpr int kUnnoticed = 7;
+
+// Looks for a violation, and ends the process.
+[[noreturn]] void FindViolation(core::Broken broken) {
+  Counts counts;
+  std::string violation;
+  for (uint64_t seed = 1; seed < 100 && violation.empty(); ++seed) {
+    violation = std::string(Simulate(seed, broken, &counts).message());
+  }
+  std::cerr << "found: " << violation << std::endl;
+  _exit(violation.empty() ? kUnnoticed : 0);
+}
+
+// In processes of their own: an engine without its rules may also give back memory that a write in flight still uses,
+// and the store ends the process when it sees that. That is noticed, too.
 TEST(EngineSimulationTest, ViolatedInvariantsAreFound) {
   using core::Broken;
   for (const Broken broken : {Broken::kDurableBeforeFlush, Broken::kFrameBeforeExtents, Broken::kReuseBeforeDurable,
                               Broken::kNoZeroForFreshBlocks, Broken::kNoRevocation, Broken::kDestageBeforeDurable,
                               Broken::kNoIntents, Broken::kTailBeforeFlush}) {
-    Counts counts;
-    std::string violation;
-    for (uint64_t seed = 1; seed < 100 && violation.empty(); ++seed) {
-      violation = std::string(Simulate(seed, broken, &counts).message());
-    }
-    EXPECT_NE(violation, "") << "violation " << static_cast<int>(broken) << " is not noticed";
-    std::cout << "found: " << violation << "\n";
+    const auto noticed = [](int status) { return !(WIFEXITED(status) && WEXITSTATUS(status) == kUnnoticed); };
+    EXPECT_EXIT(FindViolation(broken), noticed, "") << "violation " << static_cast<int>(broken) << " is not noticed";
   }
 }
 
