@@ -112,7 +112,6 @@ absl::Status CheckDirectory(const std::string& directory) {
 
 // Gives up the terminal, and tells the waiting parent that the mount is usable.
 bool BecomeDaemon(int parent) {
-  setsid();
   const int null = open("/dev/null", O_RDWR | O_CLOEXEC);
   for (const int standard : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) dup2(null, standard);
   if (null > STDERR_FILENO) close(null);
@@ -140,6 +139,7 @@ absl::StatusOr<int> ServeInBackground(const Invocation& invocation, ServeOptions
   const pid_t pid = fork();
   if (pid < 0) return absl::InternalError(absl::StrCat("fork: ", strerror(errno)));
   if (pid == 0) {
+    setsid();  // first: what the server makes of it (fs/fuse/scheduling.h) must hold for all its threads
     options.mounted = [&] { return BecomeDaemon(writer.get()); };
     const absl::Status status = Serve(options);
     if (!status.ok()) PrintError(invocation, status);

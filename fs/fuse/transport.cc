@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -30,6 +31,11 @@ constexpr uint32_t kDirectIoAllowMmap2 = 1u << (36 - 32);
 constexpr uint16_t kMaxPages = 260;
 constexpr size_t kPageBytes = 4096;
 static_assert(kMaxPages * kPageBytes >= kMaxRequestBytes);
+
+// How long FORGETs may gather in the kernel.
+constexpr std::chrono::milliseconds kForgetPause(10);
+
+bool IsForget(uint32_t opcode) { return opcode == FUSE_FORGET || opcode == FUSE_BATCH_FORGET; }
 
 size_t ThreadCount(const MountOptions& options) {
   if (options.threads != 0) return options.threads;
@@ -199,7 +205,11 @@ bool Transport::ReceiveAndDispatch(DevicePort& port, Buffer* buffer) {
     return false;
   }
   STAGEFS_CHECK(static_cast<size_t>(size) >= sizeof(fuse_in_header));
+  const uint32_t opcode = reinterpret_cast<const fuse_in_header*>(start)->opcode;
   Dispatch(port, buffer, absl::MakeSpan(start, static_cast<size_t>(size)));
+  // The kernel would wake this thread for each file that it forgets. Over io_uring nothing else comes this way that
+  // anybody waits for, so they may gather.
+  if (over_uring_ && IsForget(opcode)) std::this_thread::sleep_for(kForgetPause);
   return true;
 }
 
@@ -207,7 +217,7 @@ void Transport::Dispatch(RequestPort& port, Buffer* buffer, absl::Span<std::byte
   const auto* header = reinterpret_cast<const fuse_in_header*>(request.data());
   if (header->opcode < FuseStats::kOpcodes) requests_[header->opcode].fetch_add(1, std::memory_order_relaxed);
   // Inodes have no lookup counts to bring down, and every request ends by itself.
-  if (header->opcode == FUSE_FORGET || header->opcode == FUSE_BATCH_FORGET || header->opcode == FUSE_INTERRUPT) return;
+  if (IsForget(header->opcode) || header->opcode == FUSE_INTERRUPT) return;
   const void* const argument = header + 1;
   current() = {&port, buffer, header->opcode == FUSE_INIT ? static_cast<const fuse_init_in*>(argument) : nullptr};
   if (const int error = CheckRequest(request); error != 0) {
