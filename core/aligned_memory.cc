@@ -1,10 +1,9 @@
 #include "core/aligned_memory.h"
 
-#include <sys/mman.h>
-
 #include <map>
 
 #include "sal/check.h"
+#include "sal/mapped_memory.h"
 #include "sal/mutex.h"
 
 namespace stagefs::core {
@@ -47,14 +46,12 @@ void AlignedMemory::KeepForReuse() { KeptMemory::Get().Enable(); }
 
 AlignedMemory::AlignedMemory(size_t size_bytes) : data_(KeptMemory::Get().Take(size_bytes)), size_bytes_(size_bytes) {
   if (data_ != nullptr) return;
-  void* const memory =
-      mmap(nullptr, size_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  STAGEFS_CHECK(memory != MAP_FAILED);
-  data_ = static_cast<std::byte*>(memory);
+  data_ = sal::MapMemory(size_bytes);
+  STAGEFS_CHECK(data_ != nullptr);
 }
 
 AlignedMemory::~AlignedMemory() {
-  if (data_ != nullptr && !KeptMemory::Get().Keep(data_, size_bytes_)) munmap(data_, size_bytes_);
+  if (data_ != nullptr && !KeptMemory::Get().Keep(data_, size_bytes_)) sal::UnmapMemory(data_, size_bytes_);
 }
 
 }  // namespace stagefs::core

@@ -1,5 +1,5 @@
-// AlignedMemory: page-aligned memory straight from the kernel. Untouched pages cost nothing; what it holds at first is
-// undefined.
+// AlignedMemory: page-aligned memory straight from the kernel, in huge pages if it is large (sal/mapped_memory.h).
+// Untouched pages cost nothing; what it holds at first is undefined.
 
 #ifndef STAGEFS_CORE_ALIGNED_MEMORY_H_
 #define STAGEFS_CORE_ALIGNED_MEMORY_H_

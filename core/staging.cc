@@ -1,43 +1,54 @@
 #include "core/staging.h"
 
+#include <bit>
+
 #include "core/checksum.h"
 #include "sal/check.h"
 
 namespace stagefs::core {
 namespace {
 
-constexpr uint64_t kSmallestBytes = 64 << 10;
+constexpr uint32_t kUnitsPerSlab = StagingMemory::kSlabBytes / StagingMemory::kUnitBytes;
+static_assert(kUnitsPerSlab == 32);
+
+// Units of a buffer for so many blocks.
+uint32_t UnitsFor(uint64_t block_count) {
+  return std::bit_ceil(
+      static_cast<uint32_t>((block_count * kBlockBytes + StagingMemory::kUnitBytes - 1) / StagingMemory::kUnitBytes));
+}
+
+uint32_t MaskOf(uint32_t unit, uint32_t count) { return (~uint32_t{0} >> (kUnitsPerSlab - count)) << unit; }
+
+// The first unit of the lowest free run of `count` at a multiple of `count`, or kUnitsPerSlab.
+uint32_t FindRun(uint32_t free, uint32_t count) {
+  uint32_t begins = free;  // bit i: as many units as were joined so far are free from i on
+  for (uint32_t joined = 1; joined < count; joined *= 2) begins &= begins >> joined;
+  for (uint32_t unit = 0; unit < kUnitsPerSlab; unit += count) {
+    if (begins & (uint32_t{1} << unit)) return unit;
+  }
+  return kUnitsPerSlab;
+}
 
 }  // namespace
 
-std::shared_ptr<StagedBuffer> StagingMemory::Allocate(uint64_t block_count) {
-  int size_class = 0;
-  while ((kSmallestBytes << size_class) < block_count * kBlockBytes) ++size_class;
-  STAGEFS_CHECK(block_count > 0 && size_class < kClasses);
-  const uint64_t size_bytes = kSmallestBytes << size_class;
+StagingMemory::StagingMemory(uint64_t limit_bytes)
+    : area_(limit_bytes / kSlabBytes * kSlabBytes), free_units_(limit_bytes / kSlabBytes, ~uint32_t{0}) {
+  STAGEFS_CHECK(limit_bytes >= kSlabBytes);
+}
 
-  AlignedMemory memory;
-  {
-    MutexLock lock(&mutex_);
-    if (used_bytes_ + size_bytes > limit_bytes_) return nullptr;
-    used_bytes_ += size_bytes;
-    if (!kept_[size_class].empty()) {
-      memory = std::move(kept_[size_class].back());
-      kept_[size_class].pop_back();
-    } else {
-      // Give kept buffers of other sizes back to the kernel rather than hold more than the limit.
-      for (int other = 0; held_bytes_ + size_bytes > limit_bytes_ && other < kClasses; ++other) {
-        while (!kept_[other].empty() && held_bytes_ + size_bytes > limit_bytes_) {
-          kept_[other].pop_back();
-          held_bytes_ -= kSmallestBytes << other;
-        }
-      }
-      held_bytes_ += size_bytes;
-    }
+std::shared_ptr<StagedBuffer> StagingMemory::Allocate(uint64_t block_count) {
+  const uint32_t units = UnitsFor(block_count);
+  STAGEFS_CHECK(block_count > 0 && units <= kUnitsPerSlab);
+  MutexLock lock(&mutex_);
+  for (size_t slab = 0; slab < free_units_.size(); ++slab) {
+    const uint32_t unit = FindRun(free_units_[slab], units);
+    if (unit == kUnitsPerSlab) continue;
+    free_units_[slab] &= ~MaskOf(unit, units);
+    used_bytes_ += units * kUnitBytes;
+    std::byte* const data = area_.data() + slab * kSlabBytes + unit * kUnitBytes;
+    return std::shared_ptr<StagedBuffer>(new StagedBuffer(shared_from_this(), data, block_count));
   }
-  if (memory.data() == nullptr) memory = AlignedMemory(size_bytes);
-  return std::shared_ptr<StagedBuffer>(
-      new StagedBuffer(shared_from_this(), std::move(memory), size_class, block_count));
+  return nullptr;
 }
 
 void StagingMemory::WhenAvailable(absl::AnyInvocable<void() &&> retry) {
@@ -61,12 +72,14 @@ void StagingMemory::StopWaiting() {
   for (auto& retry : waiting) std::move(retry)();
 }
 
-void StagingMemory::Free(AlignedMemory memory, int size_class) {
+void StagingMemory::Free(const StagedBuffer& buffer) {
+  const uint64_t offset = static_cast<uint64_t>(buffer.data_ - area_.data());
+  const uint32_t units = UnitsFor(buffer.block_count_);
   std::vector<absl::AnyInvocable<void() &&>> waiting;
   {
     MutexLock lock(&mutex_);
-    used_bytes_ -= kSmallestBytes << size_class;
-    kept_[size_class].push_back(std::move(memory));
+    free_units_[offset / kSlabBytes] |= MaskOf(offset % kSlabBytes / kUnitBytes, units);
+    used_bytes_ -= units * kUnitBytes;
     waiting.swap(waiting_);
   }
   for (auto& retry : waiting) std::move(retry)();
@@ -77,7 +90,7 @@ uint64_t StagingMemory::used_bytes() const {
   return used_bytes_;
 }
 
-StagedBuffer::~StagedBuffer() { owner_->Free(std::move(memory_), size_class_); }
+StagedBuffer::~StagedBuffer() { owner_->Free(*this); }
 
 void StagedBuffer::Seal() {
   content_hashes_.resize(block_count_);

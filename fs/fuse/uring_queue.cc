@@ -6,7 +6,6 @@
 #include <sched.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -14,6 +13,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "sal/check.h"
+#include "sal/mapped_memory.h"
 #include "sal/status_macros.h"
 
 namespace stagefs::fuse {
@@ -25,6 +25,9 @@ constexpr size_t kPageBytes = 4096;
 static_assert(sizeof(UringHeaders) + kMaxRequestPrefixBytes <= kPageBytes);
 
 constexpr int kFixedDevice = 0;  // /dev/fuse in the ring's table of files
+
+// A thread that roams returns to its CPU after so many small requests without a large one.
+constexpr unsigned kSmallBeforeReturn = 16;
 
 // The queue that this thread owns.
 thread_local const UringQueue* owned_queue = nullptr;
@@ -40,6 +43,10 @@ constexpr unsigned kCompletions = 1024;
 bool MayWait(absl::Span<const std::byte> request) {
   const uint32_t opcode = reinterpret_cast<const fuse_in_header*>(request.data())->opcode;
   return opcode == FUSE_COPY_FILE_RANGE || opcode == kCopyFileRange64;
+}
+
+bool IsWrite(absl::Span<const std::byte> request) {
+  return reinterpret_cast<const fuse_in_header*>(request.data())->opcode == FUSE_WRITE;
 }
 
 bool IsLarge(absl::Span<const std::byte> request) {
@@ -96,6 +103,7 @@ class UringQueue::Entry final : public RequestPort {
   }
 
   uint64_t commit_id() const { return commit_id_; }
+  uint32_t reply_bytes() const { return headers_->payload_bytes; }
   const iovec* pieces() const { return pieces_; }
 
  private:
@@ -137,13 +145,13 @@ absl::Status UringQueue::MakeRing(unsigned depth) {
 }
 
 absl::Status UringQueue::MapEntries(unsigned depth, size_t payload_bytes) {
+  // The kernel touches an entry when it puts a request there, the most recently used one first.
   const size_t stride = kPageBytes + payload_bytes;
   area_bytes_ = depth * stride;
-  void* area = mmap(nullptr, area_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (area == MAP_FAILED) {
+  area_ = sal::MapMemory(area_bytes_);
+  if (area_ == nullptr) {
     return absl::ResourceExhaustedError(absl::StrCat("mapping ", area_bytes_, " bytes: ", strerror(errno)));
   }
-  area_ = static_cast<std::byte*>(area);
   for (unsigned i = 0; i < depth; ++i) {
     entries_.push_back(std::make_unique<Entry>(this, area_ + i * stride, payload_bytes));
   }
@@ -154,7 +162,7 @@ UringQueue::~UringQueue() {
   STAGEFS_CHECK(!thread_.joinable());
   if (has_ring_) io_uring_queue_exit(&ring_);
   if (wake_fd_ >= 0) close(wake_fd_);
-  if (area_ != nullptr) munmap(area_, area_bytes_);
+  if (area_ != nullptr) sal::UnmapMemory(area_, area_bytes_);
 }
 
 absl::Status UringQueue::Start(int device_fd) {
@@ -171,13 +179,9 @@ void UringQueue::Join() {
 void UringQueue::Run(int device_fd) {
   owned_queue = this;
   pthread_setname_np(pthread_self(), absl::StrCat("fuse-queue-", id_).c_str());
-  // Where that cannot be (the CPU is offline, or not for us) the thread runs anywhere.
-  if (id_ < CPU_SETSIZE) {
-    cpu_set_t cpus;
-    CPU_ZERO(&cpus);
-    CPU_SET(id_, &cpus);
-    pthread_setaffinity_np(pthread_self(), sizeof(cpus), &cpus);
-  }
+  if (sched_getaffinity(0, sizeof(any_cpu_), &any_cpu_) != 0) CPU_ZERO(&any_cpu_);
+  is_roaming_ = true;
+  ReturnHome();
   absl::Status status = Register(device_fd);
   {
     MutexLock lock(&mutex_);
@@ -242,6 +246,25 @@ void UringQueue::SendReplies() {
   sending_.clear();
 }
 
+void UringQueue::ReturnHome() {
+  // Where that cannot be (the CPU is offline, or not for us) the thread runs anywhere.
+  is_roaming_ = false;
+  if (id_ >= CPU_SETSIZE) return;
+  cpu_set_t own;
+  CPU_ZERO(&own);
+  CPU_SET(id_, &own);
+  sched_setaffinity(0, sizeof(own), &own);
+}
+
+void UringQueue::ChooseCpu(bool is_large) {
+  if (is_large) {
+    small_in_a_row_ = 0;
+    if (!std::exchange(is_roaming_, true)) sched_setaffinity(0, sizeof(any_cpu_), &any_cpu_);
+  } else if (is_roaming_ && ++small_in_a_row_ >= kSmallBeforeReturn) {
+    ReturnHome();
+  }
+}
+
 void UringQueue::WatchWakeups() {
   io_uring_sqe* const sqe = sal::LentRing::NewEntry(&ring_);
   // Once for all writes to the eventfd. Its count is of no interest, so nobody reads it.
@@ -274,6 +297,9 @@ void UringQueue::HandleCompletions(sal::LentRing& lent) {
     } else if (!(completion.flags & IORING_CQE_F_MORE)) {
       WatchWakeups();
     }
+    if (!std::exchange(leave_now_, false)) continue;
+    SendReplies();
+    SubmitAndWait(0);
   }
 }
 
@@ -290,7 +316,10 @@ void UringQueue::HandleEntry(Entry* entry, int result, bool is_alone) {
     if (handlers_.log) handlers_.log(request.status().message());
     return entry->Refuse();
   }
-  const bool elsewhere = MayWait(*request) || (!is_alone && IsLarge(*request));
+  const bool is_large = IsLarge(*request);
+  ChooseCpu(is_large);
+  leave_now_ = leave_now_ || is_large;
+  const bool elsewhere = MayWait(*request) || (is_large && !is_alone && IsWrite(*request));
   (elsewhere ? handlers_.elsewhere : handlers_.here)(*entry, *request);
 }
 
@@ -309,6 +338,7 @@ io_uring_sqe* UringQueue::NewCommand(UringCommandCode code, uint64_t commit_id) 
 void UringQueue::Answered(Entry* entry) {
   if (owned_queue == this) {
     answered_here_.push_back(entry);
+    leave_now_ = leave_now_ || entry->reply_bytes() >= kLargeBytes;
     return;
   }
   {

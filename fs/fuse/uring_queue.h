@@ -2,8 +2,10 @@
 //
 // The kernel has a queue per CPU and puts a request on that of the CPU it is made on. This queue's thread is pinned to
 // that CPU: it runs as soon as the caller sleeps, and the caller as soon as the thread does, without waking another CPU.
-// It handles requests itself. Only large ones that come together with others it gives away, since copying would keep
-// those waiting; for one alone, waking another thread would cost more than it brings.
+// It handles requests itself. Only large writes that come together with others it gives away, since copying would keep
+// those waiting; for one alone, waking another thread would cost more than it brings. What a large read brings is copied
+// when the reply is sent, which only this thread may do. So that the reader and this thread can copy at the same time,
+// the thread may run on any CPU while large requests come, and returns to its own when only small ones do.
 //
 // A reply goes to the kernel by a command on the ring, which only the owning thread may issue. A reply made on another
 // thread is handed back: put on a list, and the thread woken by an eventfd if it sleeps. Replies gather while the thread
@@ -23,6 +25,7 @@
 #define STAGEFS_FS_FUSE_URING_QUEUE_H_
 
 #include <liburing.h>
+#include <sched.h>
 
 #include <atomic>
 #include <cstdint>
@@ -88,6 +91,9 @@ class UringQueue {
   void Serve(sal::LentRing& lent);
   void SendReplies();
   void WatchWakeups();
+  // Before a request is handled: any CPU will do while large ones come, else it is the queue's own.
+  void ChooseCpu(bool is_large);
+  void ReturnHome();
   void SubmitAndWait(unsigned completions);
   // Takes the completions that are there and handles their requests.
   void HandleCompletions(sal::LentRing& lent);
@@ -109,6 +115,10 @@ class UringQueue {
   // Of the owning thread.
   io_uring ring_ = {};
   bool has_ring_ = false;
+  cpu_set_t any_cpu_;            // where this process may run
+  bool is_roaming_ = false;      // on any of them, not on the queue's own
+  unsigned small_in_a_row_ = 0;  // requests
+  bool leave_now_ = false;  // what is on the ring: it is large, and what else has arrived takes its time
   size_t live_ = 0;  // entries that the kernel has, or that are being answered
   std::vector<Entry*> answered_here_;
   std::vector<Entry*> sending_;
