@@ -75,7 +75,8 @@ void Checkpointer::Poke(Outbox& outbox) {
       if (!MayGoHome(outbox)) return;
       step_ = Step::kHome;
       PlanWrites();
-      return SubmitWrites(outbox);
+      // On a thread of its own: this one may have requests of clients to answer, and who submits gets the completions.
+      return outbox.Post([this] { state_->monitor.Run([this](Outbox& inner) { WriteHome(inner); }); });
     case Step::kHomeFlush:
       if (!state_->flushes.Covered(cover_) && state_->options.broken != Broken::kTailBeforeFlush) return;
       slots_written_ = 0;
@@ -180,7 +181,15 @@ void Checkpointer::PlanWrites() {
   }
 }
 
+void Checkpointer::WriteHome(Outbox& outbox) {
+  if (step_ != Step::kHome) return;  // aborted
+  if (!state_->failure.ok()) return Abort(outbox);
+  SubmitWrites(outbox);
+}
+
+// Half of what may be in flight at a time: a request alone costs the store almost as much as many together.
 void Checkpointer::SubmitWrites(Outbox& outbox) {
+  if (writes_in_flight_ > kMaxWritesInFlight / 2) return;
   while (next_write_ < writes_.size() && writes_in_flight_ < kMaxWritesInFlight) {
     Write* const write = writes_[next_write_++].get();
     ++writes_in_flight_;
@@ -200,9 +209,7 @@ void Checkpointer::WriteDone(Write* write, absl::Status status, Outbox& outbox) 
   --writes_in_flight_;
   write->request.buffers.clear();
   if (!status.ok()) state_->Fail(std::move(status), outbox);
-  if (step_ != Step::kHome) return;  // aborted
-  if (!state_->failure.ok()) return Abort(outbox);
-  SubmitWrites(outbox);
+  WriteHome(outbox);
 }
 
 // The slot that holds the older superblock is written first, so that there is a good one at any moment.

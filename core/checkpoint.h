@@ -53,6 +53,7 @@ class Checkpointer {
   void SnapshotTable(Outbox& outbox);
   bool MayGoHome(Outbox& outbox);
   void PlanWrites();
+  void WriteHome(Outbox& outbox);
   void SubmitWrites(Outbox& outbox);
   void WriteDone(Write* write, absl::Status status, Outbox& outbox);
   void WriteSuperblock(Outbox& outbox);
