@@ -21,7 +21,6 @@
 #include "absl/strings/strip.h"
 #include "fs/fuse/kernel_mount.h"
 #include "fs/fuse/mount.h"
-#include "fs/fuse/scheduling.h"
 #include "fs/volume/volume.h"
 #include "sal/open_store.h"
 #include "sal/real_environment.h"
@@ -171,7 +170,6 @@ absl::Status ServeStore(const ServeOptions& options, std::optional<ServerLink>* 
   const std::string url = AbsoluteStore(options.store);
   const std::string directory = std::filesystem::absolute(options.directory).string();
   fuse::PrepareServerProcess([](absl::string_view) {});
-  fuse::LetClientsGoFirst(options.report);
   // Memory that is swapped out could need this very file system to come back. Only root may lock as much as it takes;
   // pages are locked when they are first touched.
   if (geteuid() == 0) (void)mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT);

@@ -73,5 +73,49 @@ TEST_F(SchedulingTest, WhatCannotBeSeenIsNotTrusted) {
   EXPECT_FALSE(IsGroupedBySession());
 }
 
+constexpr uint64_t kMs = 1'000'000;
+
+class PolicyChooserTest : public ::testing::Test {
+ protected:
+  // The next look: `elapsed_ms` later, after 10 waits of `wait_ms` each.
+  bool IsIdleAfter(uint64_t elapsed_ms, uint64_t wait_ms) {
+    now_ns_ += elapsed_ms * kMs;
+    waits_.total_ns += 10 * wait_ms * kMs;
+    waits_.count += 10;
+    return chooser_.Look(waits_, now_ns_);
+  }
+
+  uint64_t now_ns_ = 5'000 * kMs;
+  CpuWaits waits_;
+  PolicyChooser chooser_;
+};
+
+TEST_F(PolicyChooserTest, ShortWaitsAreNothingToGiveUpFor) {
+  for (int i = 0; i < 1000; ++i) EXPECT_TRUE(IsIdleAfter(10, 0));
+}
+
+TEST_F(PolicyChooserTest, LongWaitsEndIt) { EXPECT_FALSE(IsIdleAfter(10, 3)); }
+
+TEST_F(PolicyChooserTest, AfterAPauseItIsTriedAgain) {
+  IsIdleAfter(10, 3);
+  EXPECT_FALSE(IsIdleAfter(200, 0));
+  EXPECT_TRUE(IsIdleAfter(60, 0));
+  EXPECT_TRUE(IsIdleAfter(10, 0));
+}
+
+TEST_F(PolicyChooserTest, ThePausesGrowWhileNothingChanges) {
+  uint64_t tries = 0;
+  for (int i = 0; i < 6000; ++i) tries += IsIdleAfter(10, 3) ? 1 : 0;  // a minute
+  EXPECT_GE(tries, 6);
+  EXPECT_LE(tries, 12);
+}
+
+TEST_F(PolicyChooserTest, AndAreShortAgainAfterAGoodTime) {
+  for (int i = 0; i < 6000; ++i) IsIdleAfter(10, 3);
+  for (int i = 0; i < 6000; ++i) IsIdleAfter(10, 0);
+  EXPECT_FALSE(IsIdleAfter(10, 3));
+  EXPECT_TRUE(IsIdleAfter(300, 0));
+}
+
 }  // namespace
 }  // namespace stagefs::fuse

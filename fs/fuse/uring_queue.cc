@@ -190,7 +190,8 @@ void UringQueue::Run(int device_fd) {
     registered_.SignalAll();
   }
   sal::LentRing lent(&ring_);
-  Serve(lent);
+  ClientsFirst policy(MayLetClientsGoFirst());
+  Serve(lent, policy);
 }
 
 absl::Status UringQueue::Register(int device_fd) {
@@ -221,13 +222,14 @@ absl::Status UringQueue::Register(int device_fd) {
   return status;
 }
 
-void UringQueue::Serve(sal::LentRing& lent) {
+void UringQueue::Serve(sal::LentRing& lent, ClientsFirst& policy) {
   while (live_ > 0 || lent.in_flight() > 0) {
     // In this order: what is handed back after the look at the list finds the flag.
     asleep_.store(true);
     SendReplies();
     SubmitAndWait(1);
     asleep_.store(false);
+    policy.Adapt();
     HandleCompletions(lent);
   }
 }

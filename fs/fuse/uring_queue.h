@@ -40,6 +40,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "fs/fuse/request_port.h"
+#include "fs/fuse/scheduling.h"
 #include "fs/fuse/uring_protocol.h"
 #include "sal/lent_ring.h"
 #include "sal/mutex.h"
@@ -88,7 +89,7 @@ class UringQueue {
   // --- On the owning thread ---
   void Run(int device_fd);
   absl::Status Register(int device_fd);
-  void Serve(sal::LentRing& lent);
+  void Serve(sal::LentRing& lent, ClientsFirst& policy);
   void SendReplies();
   void WatchWakeups();
   // Before a request is handled: any CPU will do while large ones come, else it is the queue's own.

@@ -30,7 +30,6 @@
 #include "fs/fuse/kernel_mount.h"
 #include "fs/fuse/mount.h"
 #include "fs/fuse/options.h"
-#include "fs/fuse/scheduling.h"
 #include "fs/fuse/testing/memory_volume.h"
 
 namespace stagefs::fuse {
@@ -87,7 +86,6 @@ class Keeper {
     const int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     for (const int standard : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) dup2(null, standard);
     PrepareServerProcess(Log);
-    LetClientsGoFirst(Log);
     const int notify_fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
     // Removing it changes its count of links.
     inotify_add_watch(notify_fd, absl::StrCat("/proc/self/fd/", image_fd_).c_str(), IN_ATTRIB);
