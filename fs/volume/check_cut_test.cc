@@ -301,10 +301,11 @@ TEST_F(CheckCutTest, SharedBlocksAndSpace) {
     BTree tree(&storage);
     std::vector<std::pair<Key, std::string>> items, old;
     for (const auto& [ino, list] : {std::pair(first, &items), std::pair(second, &old)}) {
-      RETURN_IF_ERROR(tree.Scan(tx, ExtentKey(ino, 0), ExtentKey(ino, ~uint64_t{0}), [&](const BTree::Item& item) {
+      const auto take = [&list = list](const BTree::Item& item) {
         list->emplace_back(item.key, std::string(item.value));
         return true;
-      }));
+      };
+      RETURN_IF_ERROR(tree.Scan(tx, ExtentKey(ino, 0), ExtentKey(ino, ~uint64_t{0}), take));
     }
     EXPECT_EQ(items.size(), old.size());
     for (const auto& [key, value] : items) {

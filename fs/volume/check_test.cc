@@ -286,7 +286,7 @@ TEST_F(CheckTest, RandomItemsAreMendedToAVolumeThatCanBeUsed) {
       const auto& [other_key, other_value] = items[random.Below(items.size())];
       switch (random.Below(5)) {
         case 0:
-          vandal().Do([&](Transaction& tx) {
+          vandal().Do([&, &key = key](Transaction& tx) {
             const absl::Status status = BTree(&vandal()).Erase(tx, key);
             return absl::IsNotFound(status) ? absl::OkStatus() : status;
           });

@@ -349,7 +349,7 @@ void VolumeModelTest::Compare() {
     }
     if (node.type == S_IFLNK) {
       const auto target =
-          tester_.Wait<std::string>([&](auto done) { tester_.volume().ReadSymlink(ino, std::move(done)); });
+          tester_.Wait<std::string>([&, ino = ino](auto done) { tester_.volume().ReadSymlink(ino, std::move(done)); });
       ASSERT_EQ(*target, node.content);
     }
   }

@@ -68,7 +68,6 @@ TEST_P(EngineSweepTest, RandomWorkloadsRecoverToAPrefix) {
   SweepOptions options;
   options.fua = GetParam();
   options.crash_seeds = 1;
-  SweepCounts counts;
   EngineSweep sweep(options);
   for (uint64_t seed = first; seed < first + 24 || std::chrono::steady_clock::now() < end; ++seed) {
     const absl::Status status = sweep.Sweep(RandomWorkload(seed, 3 + seed % 18));

@@ -666,7 +666,8 @@ absl::Status VolumeLife::VerifyNode(const FileNode& node, bool unsettled, bool d
     return absl::InternalError("has other attributes");
   }
   for (const auto& [name, value] : node.xattrs) {
-    const auto found = Wait<std::string>([&](auto done) { volume_->GetXattr(ino, name, std::move(done)); });
+    const auto found = Wait<std::string>(
+        [&, &name = name](auto done) { volume_->GetXattr(ino, name, std::move(done)); });
     if (!found.ok() && tolerable(found.status())) continue;
     RETURN_IF_ERROR(found.status());
     if (*found != value) return absl::InternalError(absl::StrCat("attribute ", name, " has another value"));

@@ -165,13 +165,13 @@ TEST_F(MemoryEngineDeathTest, WhatBodiesMustNotDoAborts) {
   MemoryEngine engine(environment_, {.durability = MemoryEngine::Durability::kHeld});
   ASSERT_TRUE(Run(engine, Fill(5, 1)).ok());
   auto data = engine.TryStage(1);
-  EXPECT_DEATH(Run(engine, [&](Transaction& tx) { return tx.WriteExtent({5, 1}, data, 0); }), "kInUse");
-  EXPECT_DEATH(Run(engine, ReleaseOf({6, 1})), "kInUse");
+  EXPECT_DEATH((void)Run(engine, [&](Transaction& tx) { return tx.WriteExtent({5, 1}, data, 0); }), "kInUse");
+  EXPECT_DEATH((void)Run(engine, ReleaseOf({6, 1})), "kInUse");
   ASSERT_TRUE(Run(engine, ReleaseOf({5, 1})).ok());
-  EXPECT_DEATH(Run(engine, ReleaseOf({5, 1})), "kInUse");
-  EXPECT_DEATH(Run(engine, [&](Transaction& tx) { return tx.WriteExtent({5, 1}, data, 0); }), "Quarantined");
-  EXPECT_DEATH(Run(engine, [](Transaction& tx) { return tx.Modify(5).status(); }), "kReleased");
-  EXPECT_DEATH(Run(engine, [](Transaction&) { return absl::UnavailableError(""); }), "missed");
+  EXPECT_DEATH((void)Run(engine, ReleaseOf({5, 1})), "kInUse");
+  EXPECT_DEATH((void)Run(engine, [&](Transaction& tx) { return tx.WriteExtent({5, 1}, data, 0); }), "Quarantined");
+  EXPECT_DEATH((void)Run(engine, [](Transaction& tx) { return tx.Modify(5).status(); }), "kReleased");
+  EXPECT_DEATH((void)Run(engine, [](Transaction&) { return absl::UnavailableError(""); }), "missed");
 }
 
 }  // namespace
