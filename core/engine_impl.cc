@@ -84,7 +84,9 @@ void EngineImpl::Attempt(OperationRef operation) {
 }
 
 void EngineImpl::AttemptInSection(OperationRef operation, Outbox& outbox) {
-  if (!operation->fatal.ok()) return Complete(std::move(operation), operation->fatal, {}, outbox);
+  if (absl::Status fatal = operation->fatal; !fatal.ok()) {
+    return Complete(std::move(operation), std::move(fatal), {}, outbox);
+  }
   PendingChange change(state_.get(), &operation->failed);
   absl::Status status = operation->body(change);
   Misses misses = change.TakeMisses();
