@@ -1,7 +1,10 @@
 #include "core/checksum.h"
 
-#define XXH_INLINE_ALL
+#if defined(__x86_64__)
+#include <xxh_x86dispatch.h>  // the widest vectors that this CPU has; the same values
+#else
 #include <xxhash.h>
+#endif
 
 namespace stagefs::core {
 

@@ -23,7 +23,7 @@ uint32_t MaskOf(uint32_t unit, uint32_t count) { return (~uint32_t{0} >> (kUnits
 uint32_t FindRun(uint32_t free, uint32_t count) {
   uint32_t begins = free;  // bit i: as many units as were joined so far are free from i on
   for (uint32_t joined = 1; joined < count; joined *= 2) begins &= begins >> joined;
-  for (uint32_t unit = 0; unit < kUnitsPerSlab; unit += count) {
+  for (uint32_t unit = 0; begins != 0 && unit < kUnitsPerSlab; unit += count) {
     if (begins & (uint32_t{1} << unit)) return unit;
   }
   return kUnitsPerSlab;
