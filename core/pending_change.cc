@@ -197,7 +197,7 @@ absl::Status PendingChange::WriteExtent(BlockRange range, std::shared_ptr<const 
   RETURN_IF_ERROR(RequireTable(range));
   STAGEFS_CHECK(!Quarantined(range).has_value());
   Forget(range);
-  extents_.push_back({range, std::move(buffer), first_in_data});
+  extents_.push_back({range, std::move(buffer), first_in_data, {}});
   return absl::OkStatus();
 }
 
@@ -241,24 +241,20 @@ Misses PendingChange::TakeMisses() {
   return std::move(misses_);
 }
 
-void PendingChange::EncodeRecord(RecordKind kind, uint64_t address, uint16_t length, uint32_t count,
-                                 const void* payload, uint64_t payload_bytes) {
-  const RecordHeader header = {static_cast<uint8_t>(kind), 0, length, count, address};
-  const size_t at = encoded_.size();
-  encoded_.resize(at + sizeof(header) + PadTo8(payload_bytes));
-  Store(encoded_.data() + at, header);
-  if (payload_bytes > 0) std::memcpy(encoded_.data() + at + sizeof(header), payload, payload_bytes);
-  ++record_count_;
+void PendingChange::AddRecord(RecordKind kind, uint64_t address, uint16_t length, uint32_t count,
+                              const void* payload, uint64_t payload_bytes) {
+  records_.push_back({{static_cast<uint8_t>(kind), 0, length, count, address}, payload, payload_bytes});
+  encoded_bytes_ += sizeof(RecordHeader) + PadTo8(payload_bytes);
 }
 
 // Logs the runs of bytes in which the image differs from what the log's reader has. Runs that lie closer together than
 // a record header are one.
 void PendingChange::EncodeDifferences(Block block, Touched& touched) {
   const std::byte* const now = touched.image.data();
-  const uint32_t records_before = record_count_;
+  const size_t records_before = records_.size();
   if (!touched.base && !touched.zeroed) {
     touched.changed = true;
-    EncodeRecord(RecordKind::kWrite, block * kBlockBytes, kBlockBytes, 0, now, kBlockBytes);
+    AddRecord(RecordKind::kWrite, block * kBlockBytes, kBlockBytes, 0, now, kBlockBytes);
     return;
   }
   const std::byte* const before = touched.base ? touched.base.data() : kZeros;
@@ -275,35 +271,33 @@ void PendingChange::EncodeDifferences(Block block, Touched& touched) {
     for (at = end; at < kBlockBytes && at - end < kGap; at += kWord) {
       if (differs(at)) end = at + kWord;
     }
-    EncodeRecord(RecordKind::kWrite, block * kBlockBytes + start, end - start, 0, now + start, end - start);
+    AddRecord(RecordKind::kWrite, block * kBlockBytes + start, end - start, 0, now + start, end - start);
   }
-  touched.changed = record_count_ > records_before;
+  touched.changed = records_.size() > records_before;
 }
 
 void PendingChange::Encode() {
-  encoded_.resize(sizeof(ChangeHeader));
+  encoded_bytes_ = sizeof(ChangeHeader);
   const bool log_zeros = state_->options.broken != Broken::kNoZeroForFreshBlocks;
   for (const BlockRange& range : zeros_) {
-    if (log_zeros) EncodeRecord(RecordKind::kZero, range.first, 0, range.count, nullptr, 0);
+    if (log_zeros) AddRecord(RecordKind::kZero, range.first, 0, range.count, nullptr, 0);
   }
   for (const auto& [block, touched] : touched_) {
-    if (touched.zero_record && log_zeros) EncodeRecord(RecordKind::kZero, block, 0, 1, nullptr, 0);
+    if (touched.zero_record && log_zeros) AddRecord(RecordKind::kZero, block, 0, 1, nullptr, 0);
   }
-  std::vector<uint64_t> entries;
-  for (const ExtentPart& part : extents_) {
-    entries.clear();
+  for (ExtentPart& part : extents_) {
+    part.entries.reserve(part.range.count);
     for (uint64_t i = 0; i < part.range.count; ++i) {
-      entries.push_back(TableEntry(part.data->content_hash(part.first_in_data + i), part.range.first + i,
-                                   state_->volume_salt));
+      part.entries.push_back(TableEntry(part.data->content_hash(part.first_in_data + i), part.range.first + i,
+                                        state_->volume_salt));
     }
-    EncodeRecord(RecordKind::kExtent, part.range.first, 0, part.range.count, entries.data(),
-                 entries.size() * sizeof(uint64_t));
+    AddRecord(RecordKind::kExtent, part.range.first, 0, part.range.count, part.entries.data(),
+              part.entries.size() * sizeof(uint64_t));
   }
   for (const BlockRange& range : releases_) {
-    EncodeRecord(RecordKind::kRelease, range.first, 0, range.count, nullptr, 0);
+    AddRecord(RecordKind::kRelease, range.first, 0, range.count, nullptr, 0);
   }
   for (auto& [block, touched] : touched_) EncodeDifferences(block, touched);
-  Store(encoded_.data(), ChangeHeader{static_cast<uint32_t>(encoded_.size()), record_count_, 0});
 
   // What it commits of the bounded things.
   const auto commit_tables = [this](BlockRange range) {
@@ -321,20 +315,29 @@ void PendingChange::Encode() {
   }
 }
 
-void PendingChange::Apply(Lsn lsn, std::byte* place, Outbox& outbox) {
-  Store(encoded_.data(), ChangeHeader{static_cast<uint32_t>(encoded_.size()), record_count_, lsn});
-  std::memcpy(place, encoded_.data(), encoded_.size());
+void PendingChange::Log(Lsn lsn, std::byte* place) const {
+  Store(place, ChangeHeader{static_cast<uint32_t>(encoded_bytes_), static_cast<uint32_t>(records_.size()), lsn});
+  place += sizeof(ChangeHeader);
+  for (const Record& record : records_) {
+    Store(place, record.header);
+    place += sizeof(RecordHeader);
+    if (record.payload_bytes == 0) continue;
+    const uint64_t padded_bytes = PadTo8(record.payload_bytes);
+    std::memset(place + padded_bytes - 8, 0, 8);  // what pads the payload
+    std::memcpy(place, record.payload, record.payload_bytes);
+    place += padded_bytes;
+  }
+}
 
+void PendingChange::Apply(Lsn lsn, std::byte* place, Outbox& outbox) {
+  Log(lsn, place);
   for (const BlockRange& range : zeros_) {
     state_->cache.Erase(range);
     state_->table.SetRange(range, kNeverWritten);
   }
   for (const ExtentPart& part : extents_) {
     state_->cache.Erase(part.range);
-    for (uint64_t i = 0; i < part.range.count; ++i) {
-      state_->table.Set(part.range.first + i, TableEntry(part.data->content_hash(part.first_in_data + i),
-                                                         part.range.first + i, state_->volume_salt));
-    }
+    for (uint64_t i = 0; i < part.range.count; ++i) state_->table.Set(part.range.first + i, part.entries[i]);
     const uint64_t largest = state_->monitor.store().geometry().max_request_bytes / kBlockBytes;
     for (uint64_t at = 0; at < part.range.count; at += largest) {
       auto extent = std::make_unique<ExtentsInFlight::Extent>();

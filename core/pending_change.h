@@ -60,11 +60,11 @@ class PendingChange final : public Transaction {
   bool empty() const { return touched_.empty() && zeros_.empty() && extents_.empty() && releases_.empty(); }
   const std::vector<PlannedRead>& reads() const { return reads_; }
 
-  // Encodes the change, all but its LSN, and counts what it commits of the bounded things.
+  // Finds out which records the change has, and counts what it commits of the bounded things.
   void Encode();
   // False if the change turned out to change nothing.
-  bool has_records() const { return record_count_ > 0; }
-  uint64_t encoded_bytes() const { return encoded_.size(); }
+  bool has_records() const { return !records_.empty(); }
+  uint64_t encoded_bytes() const { return encoded_bytes_; }
   uint64_t new_dirty_blocks() const { return new_dirty_blocks_; }
   const absl::btree_set<uint64_t>& table_blocks() const { return table_blocks_; }
 
@@ -84,6 +84,13 @@ class PendingChange final : public Transaction {
     BlockRange range;
     std::shared_ptr<const StagedBuffer> data;
     uint64_t first_in_data = 0;
+    std::vector<uint64_t> entries;  // of the checksum table; made by Encode()
+  };
+  // Its payload lies in an image or in entries of this change, and is copied once, to its place in the log.
+  struct Record {
+    RecordHeader header;
+    const void* payload = nullptr;
+    uint64_t payload_bytes = 0;
   };
 
   absl::Status RequireTable(Block block);
@@ -94,9 +101,10 @@ class PendingChange final : public Transaction {
   const ExtentPart* OwnExtent(Block block) const;
   bool OwnZero(Block block) const;
   void Forget(BlockRange range);
-  void EncodeRecord(RecordKind kind, uint64_t address, uint16_t length, uint32_t count, const void* payload,
-                    uint64_t payload_bytes);
+  void AddRecord(RecordKind kind, uint64_t address, uint16_t length, uint32_t count, const void* payload,
+                 uint64_t payload_bytes);
   void EncodeDifferences(Block block, Touched& touched);
+  void Log(Lsn lsn, std::byte* place) const;
   void SubmitExtent(std::unique_ptr<ExtentsInFlight::Extent> extent, Outbox& outbox);
 
   State* const state_;
@@ -111,8 +119,8 @@ class PendingChange final : public Transaction {
   Misses misses_;
   absl::btree_set<Block> prefetches_;
 
-  std::vector<std::byte> encoded_;
-  uint32_t record_count_ = 0;
+  absl::InlinedVector<Record, 8> records_;
+  uint64_t encoded_bytes_ = 0;
   uint64_t new_dirty_blocks_ = 0;
   absl::btree_set<uint64_t> table_blocks_;
 };
