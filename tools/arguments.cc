@@ -111,8 +111,10 @@ absl::StatusOr<std::vector<std::string>> ArgumentParser::Parse() {
       RETURN_IF_ERROR(absl::StartsWith(text, "--") ? ParseLong(text, &i) : ParseShort(text, &i));
     }
   }
-  if (found.size() < operands_.size()) return Usage(absl::StrCat(operands_[found.size()], " is missing"));
-  if (found.size() > operands_.size()) {
+  if (found.size() < operands_.size()) {
+    return Usage(absl::StrCat(absl::StripSuffix(operands_[found.size()], "..."), " is missing"));
+  }
+  if (found.size() > operands_.size() && !absl::EndsWith(operands_.back(), "...")) {
     return Usage(absl::StrCat("one argument too many: ", found[operands_.size()]));
   }
   return found;

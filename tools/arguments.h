@@ -27,7 +27,8 @@ struct Invocation {
 
 class ArgumentParser {
  public:
-  // `operands`: their names, for the usage line; exactly that many must be given. `summary`: what the command does.
+  // `operands`: their names, for the usage line; exactly that many must be given, or more if the last name ends in
+  // "...". `summary`: what the command does.
   ArgumentParser(const Invocation& invocation, std::vector<std::string> operands, std::string summary);
 
   // The targets must outlive Parse(). `short_name` is 0 if there is none, `long_name` empty. An empty `help` keeps the

@@ -77,6 +77,15 @@ TEST_F(ArgumentsTest, HelpIsPrintedAndNothingElseIsDone) {
   EXPECT_THAT(help, ::testing::Not(HasSubstr("-v")));
 }
 
+TEST(RepeatedOperandTest, OneOrMoreOfTheLast) {
+  const auto parse = [](std::vector<std::string> arguments) {
+    return ArgumentParser({"stagefs try", false, std::move(arguments)}, {"DIR..."}, "Tries.").Parse();
+  };
+  EXPECT_THAT(parse({"a"}).value(), ElementsAre("a"));
+  EXPECT_THAT(parse({"a", "b", "c"}).value(), ElementsAre("a", "b", "c"));
+  EXPECT_EQ(parse({}).status().message(), "DIR is missing (try: stagefs try --help)");
+}
+
 TEST(ParseDurationTest, SecondsAndMilliseconds) {
   EXPECT_EQ(ParseDurationNs("1s").value(), 1'000'000'000u);
   EXPECT_EQ(ParseDurationNs("0.5").value(), 500'000'000u);

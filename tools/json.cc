@@ -1,9 +1,13 @@
 #include "tools/json.h"
 
+#include <cmath>
+
 #include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
 #include "sal/status_macros.h"
 
 namespace stagefs::tools {
@@ -24,6 +28,8 @@ std::string Quoted(absl::string_view value) {
   }
   return text + "\"";
 }
+
+std::string NumberText(double value) { return std::isfinite(value) ? absl::StrFormat("%.6g", value) : "null"; }
 
 // A cursor over the text of an object.
 class Reader {
@@ -93,7 +99,20 @@ void JsonWriter::Add(absl::string_view name, absl::string_view raw_value) {
 void JsonWriter::Text(absl::string_view name, absl::string_view value) { Add(name, Quoted(value)); }
 void JsonWriter::Number(absl::string_view name, int64_t value) { Add(name, absl::StrCat(value)); }
 void JsonWriter::Number(absl::string_view name, uint64_t value) { Add(name, absl::StrCat(value)); }
+void JsonWriter::Number(absl::string_view name, double value) { Add(name, NumberText(value)); }
 void JsonWriter::Bool(absl::string_view name, bool value) { Add(name, value ? "true" : "false"); }
+void JsonWriter::Numbers(absl::string_view name, const std::vector<double>& values) {
+  Add(name, absl::StrCat("[", absl::StrJoin(values, ", ", [](std::string* out, double value) {
+                           out->append(NumberText(value));
+                         }), "]"));
+}
+void JsonWriter::Objects(absl::string_view name, const std::vector<JsonWriter>& values) {
+  std::string text = absl::StrJoin(values, ",", [](std::string* out, const JsonWriter& value) {
+    absl::StrAppend(out, "\n{\n", value.members_, "\n}");
+  });
+  // A line break within a string is written as an escape, so that each one here begins a line.
+  Add(name, absl::StrCat("[", absl::StrReplaceAll(text, {{"\n", "\n    "}}), "]"));
+}
 std::string JsonWriter::Finish() const { return absl::StrCat("{\n", members_, "\n}\n"); }
 
 absl::StatusOr<std::vector<std::pair<std::string, std::string>>> ParseFlatJson(absl::string_view text) {

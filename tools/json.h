@@ -1,4 +1,4 @@
-// Flat JSON objects: what `info --json` and `stat --json` print, and what `stat` reads from a server.
+// JSON as the commands print it with --json, and the flat objects that `stat` reads from a server.
 
 #ifndef STAGEFS_TOOLS_JSON_H_
 #define STAGEFS_TOOLS_JSON_H_
@@ -19,7 +19,10 @@ class JsonWriter {
   void Text(absl::string_view name, absl::string_view value);
   void Number(absl::string_view name, int64_t value);
   void Number(absl::string_view name, uint64_t value);
+  void Number(absl::string_view name, double value);  // null unless finite
   void Bool(absl::string_view name, bool value);
+  void Numbers(absl::string_view name, const std::vector<double>& values);
+  void Objects(absl::string_view name, const std::vector<JsonWriter>& values);
   std::string Finish() const;
 
  private:

@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include "absl/strings/str_replace.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -21,6 +22,19 @@ TEST(JsonTest, WhatIsWrittenIsReadBack) {
   ASSERT_TRUE(members.ok()) << members.status();
   EXPECT_THAT(*members, ElementsAre(Pair("name", "a \"b\"\\\n\x01/ü"), Pair("big", "18446744073709551615"),
                                     Pair("small", "-5"), Pair("yes", "true")));
+}
+
+TEST(JsonTest, ObjectsAndNumbersNest) {
+  JsonWriter inner, outer;
+  inner.Text("text", "two\nlines");
+  inner.Number("half", 0.5);
+  outer.Numbers("numbers", {1, 2.25, 1e9, 0.0 / 0.0});
+  outer.Objects("objects", {inner, inner});
+  outer.Objects("none", {});
+  EXPECT_EQ(absl::StrReplaceAll(outer.Finish(), {{" ", ""}, {"\n", ""}}),
+            "{\"numbers\":[1,2.25,1e+09,null],"
+            "\"objects\":[{\"text\":\"two\\u000alines\",\"half\":0.5},{\"text\":\"two\\u000alines\",\"half\":0.5}],"
+            "\"none\":[]}");
 }
 
 TEST(JsonTest, EmptyObject) { EXPECT_TRUE(ParseFlatJson(" { } ").value().empty()); }

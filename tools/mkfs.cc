@@ -18,7 +18,7 @@
 #include "sal/real_environment.h"
 #include "sal/status_macros.h"
 #include "tools/commands.h"
-#include "tools/server_link.h"
+#include "tools/owned_fd.h"
 #include "tools/signatures.h"
 #include "tools/terminal.h"
 

@@ -20,8 +20,8 @@
 #include "sal/status_macros.h"
 #include "tools/commands.h"
 #include "tools/mount_table.h"
+#include "tools/owned_fd.h"
 #include "tools/server.h"
-#include "tools/server_link.h"
 #include "tools/terminal.h"
 
 namespace stagefs::tools {

@@ -66,7 +66,8 @@ std::string ResolveParent(std::string directory) {
 }
 
 bool IsBelow(const std::string& path, const std::string& directory) {
-  return absl::StartsWith(path, directory) && (path.size() == directory.size() || path[directory.size()] == '/');
+  return absl::StartsWith(path, directory) &&
+         (path.size() == directory.size() || path[directory.size()] == '/' || directory == "/");
 }
 
 // Calls `visit` for each name in `directory` until it returns false.
@@ -117,6 +118,17 @@ std::optional<MountEntry> FindMount(const std::string& directory) {
   const std::string as_given = ResolveParent(directory);
   if (auto entry = find(as_given); entry.has_value() || as_given.empty()) return entry;
   return find(RealPath(directory));
+}
+
+std::optional<MountEntry> MountOf(const std::string& directory) {
+  const std::string path = RealPath(directory);
+  std::optional<MountEntry> found;
+  // Of those at the same place the last one is on top.
+  for (MountEntry& entry : ParseMountInfo(ReadText("/proc/self/mountinfo"))) {
+    if (!IsBelow(path, entry.directory)) continue;
+    if (!found.has_value() || entry.directory.size() >= found->directory.size()) found = std::move(entry);
+  }
+  return found;
 }
 
 bool IsStagefs(const MountEntry& entry) { return entry.type == "fuse.stagefs" || entry.type == "fuseblk.stagefs"; }

@@ -1,4 +1,5 @@
-// The kernel's table of mounts, read without touching any mounted file system: a dead server must not hang its umount.
+// The kernel's table of mounts, read without touching any mounted file system, but for MountOf(): a dead server must
+// not hang its umount.
 
 #ifndef STAGEFS_TOOLS_MOUNT_TABLE_H_
 #define STAGEFS_TOOLS_MOUNT_TABLE_H_
@@ -24,6 +25,9 @@ std::vector<MountEntry> ParseMountInfo(absl::string_view text);
 // The topmost mount at `directory`, if one is there. Symbolic links are resolved, but never by asking the file system
 // mounted there.
 std::optional<MountEntry> FindMount(const std::string& directory);
+
+// The mount on which the directory lies. Asks the file systems on the way to it.
+std::optional<MountEntry> MountOf(const std::string& directory);
 
 bool IsStagefs(const MountEntry& entry);
 

@@ -33,5 +33,13 @@ TEST(MountTableTest, OtherPathsAreNot) {
   EXPECT_FALSE(FindMount("/no/such/directory").has_value());
 }
 
+TEST(MountTableTest, ADirectoryLiesOnTheDeepestMountAboveIt) {
+  EXPECT_EQ(MountOf("/proc")->type, "proc");
+  EXPECT_EQ(MountOf("/proc/self/net")->type, "proc");
+  EXPECT_EQ(MountOf("/")->directory, "/");
+  EXPECT_EQ(MountOf("/proc/..")->directory, "/");
+  EXPECT_FALSE(MountOf("/no/such/directory").has_value());
+}
+
 }  // namespace
 }  // namespace stagefs::tools

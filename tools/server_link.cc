@@ -39,15 +39,6 @@ absl::Status ErrnoError(absl::string_view what) {
 
 }  // namespace
 
-OwnedFd& OwnedFd::operator=(OwnedFd&& other) noexcept {
-  std::swap(fd_, other.fd_);
-  return *this;
-}
-
-OwnedFd::~OwnedFd() {
-  if (fd_ >= 0) close(fd_);
-}
-
 absl::StatusOr<ServerLink> ServerLink::Listen(absl::string_view device, uint64_t wait_ms) {
   OwnedFd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (fd.get() < 0) return ErrnoError("cannot create a socket");
