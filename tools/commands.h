@@ -13,6 +13,7 @@ int RunUmount(const Invocation& invocation);  // 0, or 1
 int RunFsck(const Invocation& invocation);    // the codes of fsck(8)
 int RunInfo(const Invocation& invocation);    // 0, or 1
 int RunStat(const Invocation& invocation);    // 0, or 1
+int RunBench(const Invocation& invocation);   // 0, or 1; ends by the signal that stops it
 
 }  // namespace stagefs::tools
 

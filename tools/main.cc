@@ -20,6 +20,7 @@ constexpr char kHelp[] =
     "  stagefs fsck STORE         check it\n"
     "  stagefs info STORE         say what volume is on a store\n"
     "  stagefs stat DIR           say how the server of a mounted volume fares\n"
+    "  stagefs bench DIR...       measure file systems, stagefs or others\n"
     "\n"
     "STORE is a path, or a URL such as file:PATH. Each command has --help.\n";
 
@@ -36,6 +37,7 @@ constexpr Command kCommands[] = {
     {"fsck", "fsck.stagefs", RunFsck},
     {"info", "", RunInfo},
     {"stat", "", RunStat},
+    {"bench", "", RunBench},
 };
 
 int Main(int argc, char** argv) {

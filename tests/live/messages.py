@@ -39,6 +39,27 @@ def test_help_and_wrong_usage(place):
             expect(usage, "one argument too many: b", stagefs, command, "a", "b")
 
 
+def test_bench_refuses(place):
+    stagefs, volume = place.stagefs, place.volume(size="64M")
+    quick = ("--seconds", "10ms", "--size", "1M")
+    expect(0, "usage: stagefs bench", stagefs, "bench", "--help")
+    expect(1, r"unknown option --nonsense \(try", stagefs, "bench", "--nonsense", volume.directory)
+    expect(1, "DIR is missing", stagefs, "bench")
+    expect(1, "does not exist", stagefs, "bench", volume.path("missing"))
+    expect(1, "there is no row none, but seq_write,", stagefs, "bench", "--only", "create,none", volume.directory)
+    expect(0, "fuse.stagefs on", stagefs, "bench", *quick, volume.directory)
+    check(os.listdir(volume.directory) == [], f"bench leaves {os.listdir(volume.directory)}")
+    with open(volume.path("file"), "wb") as file:
+        free = os.statvfs(volume.directory)
+        os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_frsize - (2 << 20))
+    expect(1, "is full: ", stagefs, "bench", *quick, volume.directory)
+    volume.umount()
+    volume.mount("-o", "ro")
+    expect(1, "is read-only", stagefs, "bench", *quick, volume.directory)
+    check(os.listdir(volume.directory) == ["file"], f"bench leaves {os.listdir(volume.directory)}")
+    volume.umount()
+
+
 def test_mkfs_refuses(place):
     stagefs, image = place.stagefs, f"{place.directory}/image"
     expect(1, "does not exist", stagefs, "mkfs", image)
