@@ -14,6 +14,7 @@ STYLES = {
     "xfs": ("#cc79a7", "triangle"), "fuse2fs": ("#8c6d00", "square"), "ntfs3g": ("#56a0d0", "diamond"),
     "create": ("#d55e00", "square"), "lookup": ("#009e73", "diamond"), "read": ("#0072b2", "circle"),
     "write": ("#cc79a7", "triangle"), "memory": ("#222222", "circle"),
+    "create_spread": ("#e6a000", "square"), "lookup_spread": ("#7a5fc0", "diamond"),
 }
 
 
