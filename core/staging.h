@@ -28,7 +28,8 @@ class StagingMemory : public std::enable_shared_from_this<StagingMemory> {
   // `limit_bytes` is at least kSlabBytes; what it has beyond a multiple of that is not used.
   explicit StagingMemory(uint64_t limit_bytes);
 
-  // For 1 to kSlabBytes / kBlockBytes blocks. Null when there is no room; then `retry` of WhenAvailable() runs once after a buffer came back.
+  // For 1 to kSlabBytes / kBlockBytes blocks. Null when there is no room; then `retry` of WhenAvailable() runs once after
+  // a buffer came back.
   std::shared_ptr<StagedBuffer> Allocate(uint64_t block_count);
   void WhenAvailable(absl::AnyInvocable<void() &&> retry);
   // Buffers may never come back from here on: whoever waits, and will wait, is called at once.

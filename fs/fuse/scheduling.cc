@@ -88,10 +88,10 @@ bool PolicyChooser::Look(const CpuWaits& waits, uint64_t now_ns) {
 
 ClientsFirst::ClientsFirst(bool may) {
   if (!may) return;
-  statistics_fd_ = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
-  if (statistics_fd_ < 0) return;
   // Unless it is set, I/O would become idle with the thread, and wait for everybody else's.
-  if (syscall(SYS_ioprio_set, kIoPriorityOfThread, 0, kBestEffort << kClassShift | kUsualLevel) == 0) Set(true);
+  if (syscall(SYS_ioprio_set, kIoPriorityOfThread, 0, kBestEffort << kClassShift | kUsualLevel) != 0) return;
+  statistics_fd_ = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
+  if (statistics_fd_ >= 0) Set(true);
 }
 
 ClientsFirst::~ClientsFirst() {

@@ -180,7 +180,6 @@ void UringQueue::Run(int device_fd) {
   owned_queue = this;
   pthread_setname_np(pthread_self(), absl::StrCat("fuse-queue-", id_).c_str());
   if (sched_getaffinity(0, sizeof(any_cpu_), &any_cpu_) != 0) CPU_ZERO(&any_cpu_);
-  is_roaming_ = true;
   ReturnHome();
   absl::Status status = Register(device_fd);
   {
