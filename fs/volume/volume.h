@@ -36,6 +36,7 @@ using Ino = uint64_t;
 inline constexpr Ino kRootIno = 1;
 inline constexpr uint64_t kMaxNameBytes = 255;
 inline constexpr uint64_t kMaxWriteBytes = 1 << 20;
+inline constexpr uint64_t kMaxGroupBytes = 16 << 20;
 inline constexpr uint64_t kMaxFileBytes = (uint64_t{1} << 63) - 1;
 inline constexpr uint64_t kMaxXattrBytes = 64 << 10;
 
@@ -77,6 +78,30 @@ struct DirectoryEntry {
 struct StatFs {
   uint64_t total_blocks = 0, free_blocks = 0, available_blocks = 0;  // of core::kBlockBytes
   uint64_t inodes = 0;  // in use
+};
+
+// One part of a WriteGroup().
+struct ContentChange {
+  enum class Kind : uint8_t { kWrite, kWriteStaged, kCompareAndSwap, kFetchAdd };
+
+  Kind kind = Kind::kWrite;
+  Ino ino = 0;
+  uint64_t offset = 0;
+  // kWrite. Must stay as they are until `done`.
+  absl::Span<const std::byte> bytes;
+  // kWriteStaged: from Engine::TryStage(), filled and sealed; all its blocks are written, without a copy. `offset` is a
+  // multiple of core::kBlockBytes.
+  std::shared_ptr<const core::StagedData> staged;
+  // The others, on the 8 bytes at `offset`, a multiple of 8, as a little-endian number: kCompareAndSwap stores `operand`
+  // if they are `expected`; kFetchAdd adds `operand`, modulo 2^64. Bytes beyond the end of the file count as zeros.
+  uint64_t expected = 0;
+  uint64_t operand = 0;
+};
+
+struct GroupResult {
+  core::Lsn lsn = 0;  // of the change; if nothing changed, of the latest one
+  // For each part the number that was there before, if it is kCompareAndSwap or kFetchAdd; else 0.
+  std::vector<uint64_t> previous;
 };
 
 template <typename T>
@@ -139,6 +164,9 @@ class Volume {
   // All or nothing, one change.
   virtual void Write(Ino ino, uint64_t offset, absl::Span<const std::byte> bytes, bool append,
                      Callback<size_t> done) = 0;
+  // Carries out `parts` one after the other, on any files, as one change: all or nothing. Each part sees the ones before
+  // it. More than kMaxGroupBytes in all: E2BIG; a misaligned part: EINVAL; a file that is gone: ESTALE.
+  virtual void WriteGroup(std::vector<ContentChange> parts, Callback<GroupResult> done) = 0;
   // `mode` as fallocate(2): 0, KEEP_SIZE, PUNCH_HOLE|KEEP_SIZE, ZERO_RANGE with or without KEEP_SIZE. Else EOPNOTSUPP.
   // Large ranges are several changes, in ascending order of offset.
   virtual void Allocate(Ino ino, int mode, uint64_t offset, uint64_t length, StatusCallback done) = 0;

@@ -275,6 +275,10 @@ void VolumeImpl::Write(Ino ino, uint64_t offset, absl::Span<const std::byte> byt
   WriteOperation::Start(state_, remover_, ino, offset, bytes, append, std::move(done));
 }
 
+void VolumeImpl::WriteGroup(std::vector<ContentChange>, Callback<GroupResult> done) {
+  std::move(done)(ErrnoStatus(EOPNOTSUPP));
+}
+
 void VolumeImpl::Allocate(Ino ino, int mode, uint64_t offset, uint64_t length, StatusCallback done) {
   const absl::Status checked = CheckAllocate(mode, offset, length);
   if (!checked.ok()) return std::move(done)(checked);

@@ -50,6 +50,7 @@ class VolumeImpl : public Volume {
 
   void Read(Ino ino, uint64_t offset, absl::Span<std::byte> destination, Callback<size_t> done) override;
   void Write(Ino ino, uint64_t offset, absl::Span<const std::byte> bytes, bool append, Callback<size_t> done) override;
+  void WriteGroup(std::vector<ContentChange> parts, Callback<GroupResult> done) override;
   void Allocate(Ino ino, int mode, uint64_t offset, uint64_t length, StatusCallback done) override;
   void Seek(Ino ino, uint64_t offset, int whence, Callback<uint64_t> done) override;
 

@@ -430,6 +430,11 @@ void MemoryVolume::Allocate(Ino ino, int mode, uint64_t offset, uint64_t length,
   std::move(done)(absl::OkStatus());
 }
 
+// The mount has no use for it.
+void MemoryVolume::WriteGroup(std::vector<volume::ContentChange>, volume::Callback<volume::GroupResult> done) {
+  std::move(done)(volume::ErrnoStatus(EOPNOTSUPP));
+}
+
 void MemoryVolume::Seek(Ino ino, uint64_t offset, int whence, volume::Callback<uint64_t> done) {
   const absl::StatusOr<InodeRef> found = Find(ino);
   if (!found.ok()) return std::move(done)(found.status());

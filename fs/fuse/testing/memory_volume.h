@@ -56,6 +56,7 @@ class MemoryVolume : public volume::Volume {
   void Write(volume::Ino ino, uint64_t offset, absl::Span<const std::byte> bytes, bool append,
              volume::Callback<size_t> done) override;
   void Allocate(volume::Ino ino, int mode, uint64_t offset, uint64_t length, volume::StatusCallback done) override;
+  void WriteGroup(std::vector<volume::ContentChange> parts, volume::Callback<volume::GroupResult> done) override;
   void Seek(volume::Ino ino, uint64_t offset, int whence, volume::Callback<uint64_t> done) override;
   void SetXattr(volume::Ino ino, absl::string_view name, absl::string_view value, int flags,
                 volume::StatusCallback done) override;
