@@ -82,10 +82,19 @@ class Fabric {
   std::atomic<uint64_t> next_key_ = 1;
 };
 
+// What libfabric knows of something under way: the address of its context.
+struct FabricOperation {
+  enum class Kind : uint8_t { kTransfer, kSend, kReceive };
+  explicit FabricOperation(Kind kind) : kind(kind) {}
+
+  fi_context2 context = {};  // libfabric's own; first
+  const Kind kind;
+};
+
 // A remote read or write under way. Belongs to the caller, who keeps it and the local memory until it is over.
-struct Transfer {
-  fi_context2 context = {};  // libfabric's; first
-  bool is_transfer = true;
+struct Transfer : FabricOperation {
+  Transfer() : FabricOperation(Kind::kTransfer) {}
+
   // Called by Poll() when it is over: 0, or a negative errno.
   void (*done)(Transfer* transfer, int status) = nullptr;
   std::unique_ptr<Region> local;  // if the fabric needs it
@@ -132,12 +141,16 @@ class Endpoint {
   bool MaySleep();
 
  private:
-  struct Message;
+  struct Message : FabricOperation {
+    Message(Kind kind, std::byte* memory) : FabricOperation(kind), memory(memory) {}
+    std::byte* const memory;  // kMaxMessageBytes
+  };
 
   Endpoint(Fabric& fabric, Owner& owner) : fabric_(fabric), owner_(owner) {}
   int PostReceive(Message* message);
   int Start(bool write, void* local, size_t size_bytes, uint64_t remote_address, uint64_t key, Transfer* transfer);
   int TakeErrors();
+  void Finish(FabricOperation* operation, int status);
 
   Fabric& fabric_;
   Owner& owner_;
