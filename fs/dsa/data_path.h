@@ -122,6 +122,9 @@ struct DataPathOptions {
   uint64_t max_bytes = 64 << 20;
   // The thread polls so long after the last message, then sleeps.
   uint64_t spin_ns = 50'000;
+  // Told, on the data path's thread, when a queue was dropped because its client broke the rules or could not be reached
+  // any more. May be empty.
+  std::function<void(uint32_t queue)> queue_broken;
 };
 
 // What a client needs to use its new queue.

@@ -1,0 +1,258 @@
+// What each kind of work does on the volume, once its turn has come.
+
+#include <errno.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "core/types.h"
+#include "fs/dsa/queue_server.h"
+#include "fs/volume/errno.h"
+
+namespace stagefs::dsa {
+namespace {
+
+using core::kBlockBytes;
+using volume::ContentChange;
+using volume::GroupResult;
+
+// After a failure of the engine what is not durable never will be: that is EIO, as for fsync.
+int DurabilityError(const absl::Status& status) {
+  return status.ok() ? 0 : absl::IsFailedPrecondition(status) ? -EIO : -volume::ToErrno(status);
+}
+
+ContentChange Part(ContentChange::Kind kind, volume::Ino ino, uint64_t offset) {
+  ContentChange part;
+  part.kind = kind;
+  part.ino = ino;
+  part.offset = offset;
+  return part;
+}
+
+ContentChange WritePart(volume::Ino ino, uint64_t offset, absl::Span<const std::byte> bytes) {
+  ContentChange part = Part(ContentChange::Kind::kWrite, ino, offset);
+  part.bytes = bytes;
+  return part;
+}
+
+// The smallest range of each file that covers what the group has written.
+std::vector<TouchedRange> TouchedBy(const Group& group) {
+  std::vector<TouchedRange> touched;
+  for (const ContentChange& part : group.parts) {
+    const uint64_t end = part.offset + part.bytes.size();
+    const auto same = std::find_if(touched.begin(), touched.end(),
+                                   [&](const TouchedRange& range) { return range.ino == part.ino; });
+    if (same == touched.end()) {
+      touched.push_back({part.ino, part.offset, end});
+    } else {
+      same->begin = std::min(same->begin, part.offset);
+      same->end = std::max(same->end, end);
+    }
+  }
+  return touched;
+}
+
+}  // namespace
+
+void QueueServer::Start(Piece* piece) {
+  const Work& work = *piece->work;
+  if (work.status != 0) {
+    if (piece->in_group && group_ != nullptr && group_->status == 0) group_->status = work.status;
+    return EndPiece(piece, work.status);
+  }
+  switch (work.opcode()) {
+    case Opcode::kRead:
+      return StartRead(piece);
+    case Opcode::kWrite:
+      return group_ != nullptr ? AddToGroup(piece) : StartWrite(piece);
+    case Opcode::kCompareSwap:
+    case Opcode::kFetchAdd:
+      return group_ != nullptr ? EndPiece(piece, group_->status = -EINVAL) : StartAtomic(piece);
+    case Opcode::kFlush:
+      return StartFlush(piece);
+    case Opcode::kBegin:
+      if (group_ != nullptr) return EndPiece(piece, group_->status = -EINVAL);
+      group_ = std::make_unique<Group>();
+      return EndPiece(piece, 0);
+    case Opcode::kCommit:
+      return StartCommit(piece);
+    case Opcode::kAbort:
+      if (group_ == nullptr) return EndPiece(piece, -EINVAL);
+      DropGroup();
+      return EndPiece(piece, 0);
+  }
+}
+
+// --- Changes ---
+
+void QueueServer::StartWrite(Piece* piece) {
+  const Work& work = *piece->work;
+  const volume::Ino ino = work.file->ino();
+  std::vector<ContentChange> parts;
+  const auto add = [&](uint64_t offset, const std::byte* bytes, uint64_t length) {
+    if (length > 0) parts.push_back(WritePart(ino, offset, absl::MakeConstSpan(bytes, length)));
+  };
+  if (work.entry.inline_bytes > 0) {
+    add(piece->offset, work.inline_data.data(), work.entry.inline_bytes);
+  } else {
+    add(piece->offset, piece->buffer.data(), piece->head_bytes);
+    if (piece->staged != nullptr) {
+      parts.push_back(Part(ContentChange::Kind::kWriteStaged, ino, piece->offset + piece->head_bytes));
+      parts.back().staged = piece->staged;
+    }
+    add(piece->offset + piece->length - piece->tail_bytes, piece->buffer.data() + piece->head_bytes,
+        piece->tail_bytes);
+  }
+  piece->touched.assign({{ino, piece->offset, piece->offset + piece->length}});
+  StartChange(piece, std::move(parts));
+}
+
+void QueueServer::StartAtomic(Piece* piece) {
+  const Work& work = *piece->work;
+  const bool swap = work.opcode() == Opcode::kCompareSwap;
+  std::vector<ContentChange> parts = {
+      Part(swap ? ContentChange::Kind::kCompareAndSwap : ContentChange::Kind::kFetchAdd, work.file->ino(),
+           work.entry.offset)};
+  parts.front().expected = work.entry.expected;
+  parts.front().operand = work.entry.operand;
+  piece->touched.assign({{work.file->ino(), work.entry.offset, work.entry.offset + 8}});
+  StartChange(piece, std::move(parts));
+}
+
+void QueueServer::StartChange(Piece* piece, std::vector<ContentChange> parts) {
+  if (piece->ordered()) ++unaccepted_;
+  ++on_volume_;
+  context_.volume.WriteGroup(std::move(parts), [this, piece](absl::StatusOr<GroupResult> result) {
+    Back([this, piece, result = std::move(result)]() mutable {
+      --on_volume_;
+      Accepted(piece, std::move(result));
+    });
+  });
+}
+
+void QueueServer::Accepted(Piece* piece, absl::StatusOr<GroupResult> result) {
+  if (piece->ordered()) --unaccepted_;
+  if (!result.ok()) return EndPiece(piece, -volume::ToErrno(result.status()));
+  Work* const work = piece->work;
+  work->lsn = std::max(work->lsn, result->lsn);
+  if (work->opcode() == Opcode::kCompareSwap || work->opcode() == Opcode::kFetchAdd) {
+    work->value = result->previous.front();
+  }
+  TellOthers(piece);
+}
+
+// One file after the other.
+void QueueServer::TellOthers(Piece* piece) {
+  if (piece->touched.empty()) return EndPiece(piece, 0);
+  const TouchedRange range = piece->touched.back();
+  piece->touched.pop_back();
+  ++on_volume_;
+  context_.sharing.Changed(range.ino, range.begin, range.end - range.begin, volume::Sharing::Door::kDirect,
+                           [this, piece] {
+                             Back([this, piece] {
+                               --on_volume_;
+                               TellOthers(piece);
+                             });
+                           });
+}
+
+void QueueServer::WaitUntilDurable(Work* work) {
+  ++on_volume_;
+  context_.volume.engine().WhenDurable(work->lsn, [this, work](absl::Status status) {
+    Back([this, work, error = DurabilityError(status)] {
+      --on_volume_;
+      work->status = error;
+      Complete(work);
+    });
+  });
+}
+
+// --- Groups ---
+
+void QueueServer::AddToGroup(Piece* piece) {
+  Group& group = *group_;
+  const Work& work = *piece->work;
+  if (group.status == 0 && group.bytes + piece->length > volume::kMaxGroupBytes) group.status = -E2BIG;
+  // The piece's own bytes are counted already, unless they came with it.
+  if (group.status == 0 && context_.held_bytes + piece->length > context_.options.max_bytes) group.status = -ENOMEM;
+  if (group.status != 0) return EndPiece(piece, group.status);
+  if (piece->buffer.empty()) {
+    piece->buffer = context_.buffers.Take(piece->length);
+    std::copy_n(work.inline_data.begin(), piece->length, piece->buffer.data());
+  }
+  group.parts.push_back(WritePart(work.file->ino(), piece->offset, piece->buffer.bytes()));
+  group.buffers.push_back(std::move(piece->buffer));
+  group.files.push_back(work.file);
+  group.bytes += piece->length;
+  context_.held_bytes += piece->length;
+  EndPiece(piece, 0);
+}
+
+void QueueServer::StartCommit(Piece* piece) {
+  if (group_ == nullptr) return EndPiece(piece, -EINVAL);
+  if (const int status = group_->status; status != 0) {
+    DropGroup();
+    return EndPiece(piece, status);
+  }
+  piece->group = std::move(group_);
+  context_.held_bytes -= piece->group->bytes;  // they are on their way now
+  piece->touched = TouchedBy(*piece->group);
+  StartChange(piece, std::move(piece->group->parts));
+}
+
+void QueueServer::DropGroup() {
+  if (group_ == nullptr) return;
+  context_.held_bytes -= group_->bytes;
+  group_.reset();
+}
+
+// --- What changes nothing ---
+
+void QueueServer::StartRead(Piece* piece) {
+  Work& work = *piece->work;
+  absl::Span<std::byte> destination;
+  uint64_t from = piece->offset;
+  if (work.entry.length <= kMaxInlineBytes) {
+    destination = absl::MakeSpan(work.inline_data.data(), piece->length);
+  } else {
+    // Whole blocks: the store reads them into the buffer itself.
+    from -= from % kBlockBytes;
+    const uint64_t end = (piece->offset + piece->length + kBlockBytes - 1) / kBlockBytes * kBlockBytes;
+    piece->buffer = context_.buffers.Take(end - from);
+    destination = absl::MakeSpan(piece->buffer.data(), end - from);
+  }
+  piece->head_bytes = piece->offset - from;
+  ++on_volume_;
+  context_.volume.Read(work.file->ino(), from, destination, [this, piece](absl::StatusOr<size_t> bytes) {
+    Back([this, piece, bytes = std::move(bytes)]() mutable {
+      --on_volume_;
+      HasRead(piece, std::move(bytes));
+    });
+  });
+}
+
+void QueueServer::HasRead(Piece* piece, absl::StatusOr<size_t> bytes) {
+  if (!bytes.ok()) return EndPiece(piece, -volume::ToErrno(bytes.status()));
+  Work* const work = piece->work;
+  const uint64_t skipped = piece->head_bytes;
+  const uint64_t read = *bytes > skipped ? std::min<uint64_t>(*bytes - skipped, piece->length) : 0;
+  if (read < piece->length) work->read_end = std::min(work->read_end, piece->offset - work->entry.offset + read);
+  if (read == 0 || piece->buffer.empty() || dropped()) return EndPiece(piece, 0);
+  piece->state = Piece::State::kDelivering;
+  AddMove(piece, piece->buffer.data() + skipped, read, piece->remote_address);
+  delivering_.push_back(piece);
+}
+
+void QueueServer::StartFlush(Piece* piece) {
+  core::Engine& engine = context_.volume.engine();
+  piece->work->lsn = engine.accepted_lsn();
+  ++on_volume_;
+  engine.WhenDurable(piece->work->lsn, [this, piece](absl::Status status) {
+    Back([this, piece, error = DurabilityError(status)] {
+      --on_volume_;
+      EndPiece(piece, error);
+    });
+  });
+}
+
+}  // namespace stagefs::dsa
