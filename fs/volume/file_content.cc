@@ -83,9 +83,10 @@ absl::Status WriteLogged(VolumeState& state, core::Transaction& tx, Ino ino, Ino
   return absl::OkStatus();
 }
 
-// Writes whole blocks to fresh extents, and what finds none in place.
-absl::Status WriteExtents(VolumeState& state, core::Transaction& tx, Ino ino, Inode* inode,
-                          const StagedBlocks& staged, absl::Span<const std::byte> bytes) {
+// Writes whole blocks to fresh extents, and what finds none in place, as far as one change can log it.
+absl::Status WriteExtents(VolumeState& state, Change& change, Ino ino, Inode* inode, const StagedBlocks& staged,
+                          absl::Span<const std::byte> bytes) {
+  core::Transaction& tx = change.tx;
   RemovalBudget unlimited = {.items = kAllRuns - 1, .blocks = kAllRuns};
   uint64_t done = 0;
   while (done < staged.count) {
@@ -95,6 +96,8 @@ absl::Status WriteExtents(VolumeState& state, core::Transaction& tx, Ino ino, In
     const absl::StatusOr<core::BlockRange> range =
         state.allocator().Allocate(tx, left, std::min(left, kSmallestExtentBlocks), goal, SpaceUse::kData);
     if (absl::IsResourceExhausted(range.status())) {
+      change.logged_instead_bytes += left * kBlockBytes;
+      if (change.logged_instead_bytes > Change::kMostLoggedInsteadBytes) return range.status();
       return WriteLogged(state, tx, ino, inode, at * kBlockBytes, bytes.subspan(done * kBlockBytes));
     }
     RETURN_IF_ERROR(range.status());
@@ -143,6 +146,23 @@ absl::StatusOr<size_t> ReadContent(VolumeState& state, core::Transaction& tx, In
   return length;
 }
 
+absl::Status ReadNow(VolumeState& state, core::Transaction& tx, Ino ino, const Inode& inode, uint64_t offset,
+                     absl::Span<std::byte> destination) {
+  std::memset(destination.data(), 0, destination.size());
+  if (offset >= inode.size_bytes) return absl::OkStatus();
+  const uint64_t length = std::min<uint64_t>(destination.size(), inode.size_bytes - offset);
+  if ((inode.flags & kInodeInline) != 0) {
+    ASSIGN_OR_RETURN(const absl::string_view content, FindInline(state, tx, ino, inode));
+    std::memcpy(destination.data(), content.data() + offset, length);
+    return absl::OkStatus();
+  }
+  ASSIGN_OR_RETURN(const FileRuns runs, MapRange(state, tx, ino, BlockOf(offset), BlockOf(offset) + 1, 1));
+  if (runs.empty() || !runs.front().mapped()) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const std::byte* const block, tx.Read(runs.front().home));
+  std::memcpy(destination.data(), block + offset % kBlockBytes, length);
+  return absl::OkStatus();
+}
+
 absl::Status WriteContent(VolumeState& state, Change& change, Ino ino, Inode* inode, uint64_t offset,
                           absl::Span<const std::byte> bytes, const StagedBlocks& staged) {
   core::Transaction& tx = change.tx;
@@ -161,7 +181,7 @@ absl::Status WriteContent(VolumeState& state, Change& change, Ino ino, Inode* in
     const uint64_t head = staged.first_file_block * kBlockBytes - offset;
     const uint64_t body = staged.count * kBlockBytes;
     RETURN_IF_ERROR(WriteLogged(state, tx, ino, inode, offset, bytes.first(head)));
-    RETURN_IF_ERROR(WriteExtents(state, tx, ino, inode, staged, bytes.subspan(head, body)));
+    RETURN_IF_ERROR(WriteExtents(state, change, ino, inode, staged, bytes.subspan(head, body)));
     RETURN_IF_ERROR(WriteLogged(state, tx, ino, inode, offset + head + body, bytes.subspan(head + body)));
   }
   inode->size_bytes = size_bytes;
@@ -208,6 +228,46 @@ absl::Status MoveInlineToBlocks(VolumeState& state, Change& change, Ino ino, Ino
   inode->flags &= ~kInodeInline;
   return WriteLogged(state, tx, ino, inode, 0,
                      absl::MakeConstSpan(reinterpret_cast<const std::byte*>(copy.data()), copy.size()));
+}
+
+absl::Status WriteBlocks(VolumeState& state, Change& change, absl::Span<const BlockOfFile> blocks,
+                         const std::shared_ptr<const core::StagedData>& data, uint64_t first_in_data,
+                         absl::Span<const std::byte> bytes) {
+  core::Transaction& tx = change.tx;
+  RemovalBudget unlimited = {.items = kAllRuns - 1, .blocks = kAllRuns};
+  for (uint64_t done = 0; done < blocks.size();) {
+    const BlockOfFile& first = blocks[done];
+    const uint64_t left = blocks.size() - done;
+    ASSIGN_OR_RETURN(const core::Block goal, GoalFor(state, tx, first.ino, first.file_block));
+    const absl::StatusOr<core::BlockRange> range =
+        state.allocator().Allocate(tx, left, std::min(left, kSmallestExtentBlocks), goal, SpaceUse::kData);
+    if (absl::IsResourceExhausted(range.status())) {
+      change.logged_instead_bytes += left * kBlockBytes;
+      if (change.logged_instead_bytes > Change::kMostLoggedInsteadBytes) return range.status();
+      for (; done < blocks.size(); ++done) {
+        RETURN_IF_ERROR(WriteLogged(state, tx, blocks[done].ino, blocks[done].inode,
+                                    blocks[done].file_block * kBlockBytes,
+                                    bytes.subspan(done * kBlockBytes, kBlockBytes)));
+      }
+      return absl::OkStatus();
+    }
+    RETURN_IF_ERROR(range.status());
+    RETURN_IF_ERROR(tx.WriteExtent(*range, data, first_in_data + done));
+    for (uint64_t at = 0; at < range->count;) {
+      const BlockOfFile& block = blocks[done + at];
+      uint64_t count = 1;  // of blocks that lie one behind the other in the file, too
+      while (at + count < range->count && blocks[done + at + count].ino == block.ino &&
+             blocks[done + at + count].file_block == block.file_block + count) {
+        ++count;
+      }
+      const uint64_t end = block.file_block + count;
+      RETURN_IF_ERROR(Unmap(state, tx, block.ino, block.inode, block.file_block, end, &unlimited).status());
+      RETURN_IF_ERROR(MapHole(state, tx, block.ino, block.inode, block.file_block, {range->first + at, count}));
+      at += count;
+    }
+    done += range->count;
+  }
+  return absl::OkStatus();
 }
 
 absl::Status ZeroWithinBlock(VolumeState& state, core::Transaction& tx, Ino ino, uint64_t offset, uint64_t end) {

@@ -36,9 +36,27 @@ struct StagedBlocks {
 absl::StatusOr<size_t> ReadContent(VolumeState& state, core::Transaction& tx, Ino ino, const Inode& inode,
                                    uint64_t offset, absl::Span<std::byte> destination);
 
+// Reads [offset, offset + destination.size()), within one block, in the body itself. What lies in holes or behind the end
+// of the file reads as zeros.
+absl::Status ReadNow(VolumeState& state, core::Transaction& tx, Ino ino, const Inode& inode, uint64_t offset,
+                     absl::Span<std::byte> destination);
+
 // Writes `bytes` at `offset`, growing the file if it must; `staged` is Plan(offset, bytes.size()), filled.
 absl::Status WriteContent(VolumeState& state, Change& change, Ino ino, Inode* inode, uint64_t offset,
                           absl::Span<const std::byte> bytes, const StagedBlocks& staged);
+
+// A whole block of a file whose content is not inline.
+struct BlockOfFile {
+  Ino ino = 0;
+  Inode* inode = nullptr;
+  uint64_t file_block = 0;
+};
+// Writes `blocks`, ascending within each file, of which `data` holds the content from `first_in_data` on, one behind the
+// other, and so does `bytes`. To fresh extents, or in place as far as there are none and one change can log it. The
+// caller sees to the files' sizes.
+absl::Status WriteBlocks(VolumeState& state, Change& change, absl::Span<const BlockOfFile> blocks,
+                         const std::shared_ptr<const core::StagedData>& data, uint64_t first_in_data,
+                         absl::Span<const std::byte> bytes);
 
 // Truncates or extends. What cannot be freed within one change is left to the remover.
 absl::Status SetSize(VolumeState& state, Change& change, Ino ino, Inode* inode, uint64_t size_bytes);

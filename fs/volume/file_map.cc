@@ -66,6 +66,11 @@ absl::StatusOr<FileRuns> MapRange(VolumeState& state, core::Transaction& tx, Ino
   return runs;
 }
 
+absl::StatusOr<FileRun> ExtentAt(VolumeState& state, core::Transaction& tx, Ino ino, uint64_t file_block) {
+  ASSIGN_OR_RETURN(const FileRuns extents, ExtentsIn(state, tx, ino, file_block, file_block + 1, 1));
+  return extents.empty() ? FileRun() : extents.front();
+}
+
 absl::StatusOr<core::Block> GoalFor(VolumeState& state, core::Transaction& tx, Ino ino, uint64_t file_block) {
   if (file_block == 0) return 0;
   ASSIGN_OR_RETURN(const std::optional<BTree::Item> before,

@@ -34,6 +34,7 @@ struct FileRun {
 
   bool mapped() const { return home != 0; }
   uint64_t end() const { return file_block + count; }
+  bool Holds(uint64_t block) const { return block >= file_block && block < end(); }
 };
 using FileRuns = absl::InlinedVector<FileRun, 4>;
 
@@ -46,6 +47,8 @@ struct RemovalBudget {
 // The runs of [first, end), mapped ones and holes in turn, in order, without gaps; cut short after about `max_runs`.
 absl::StatusOr<FileRuns> MapRange(VolumeState& state, core::Transaction& tx, Ino ino, uint64_t first, uint64_t end,
                                   uint64_t max_runs);
+// The extent that holds `file_block`, whole; count 0 if it lies in a hole.
+absl::StatusOr<FileRun> ExtentAt(VolumeState& state, core::Transaction& tx, Ino ino, uint64_t file_block);
 // Where the block before `file_block` would like its successor; 0: anywhere.
 absl::StatusOr<core::Block> GoalFor(VolumeState& state, core::Transaction& tx, Ino ino, uint64_t file_block);
 // Maps a hole; joins neighbours that lie together.

@@ -93,7 +93,8 @@ struct ContentChange {
   // multiple of core::kBlockBytes.
   std::shared_ptr<const core::StagedData> staged;
   // The others, on the 8 bytes at `offset`, a multiple of 8, as a little-endian number: kCompareAndSwap stores `operand`
-  // if they are `expected`; kFetchAdd adds `operand`, modulo 2^64. Bytes beyond the end of the file count as zeros.
+  // if they are `expected`; kFetchAdd adds `operand`, modulo 2^64. Bytes beyond the end of the file count as zeros; what
+  // is stored there makes it grow. What stores nothing (an unequal `expected`, a kFetchAdd of 0) changes nothing.
   uint64_t expected = 0;
   uint64_t operand = 0;
 };
@@ -165,7 +166,11 @@ class Volume {
   virtual void Write(Ino ino, uint64_t offset, absl::Span<const std::byte> bytes, bool append,
                      Callback<size_t> done) = 0;
   // Carries out `parts` one after the other, on any files, as one change: all or nothing. Each part sees the ones before
-  // it. More than kMaxGroupBytes in all: E2BIG; a misaligned part: EINVAL; a file that is gone: ESTALE.
+  // it. Sets each file's times, and takes its set-id bits, once. For few small parts it is cheap; what would be too much
+  // to log is put together in whole blocks and written to fresh space. Errors: E2BIG (more than kMaxGroupBytes in all, a
+  // number counting as 8, or more blocks changed in part than the cache can merge: about 7400 by default, 700 at least),
+  // EINVAL (misaligned, or no regular file), ESTALE (a file that is gone), EFBIG, ENOSPC, ENOMEM (the group needs more
+  // staging memory than there is; if it has kWriteStaged parts, which might be what all wait for: than is free).
   virtual void WriteGroup(std::vector<ContentChange> parts, Callback<GroupResult> done) = 0;
   // `mode` as fallocate(2): 0, KEEP_SIZE, PUNCH_HOLE|KEEP_SIZE, ZERO_RANGE with or without KEEP_SIZE. Else EOPNOTSUPP.
   // Large ranges are several changes, in ascending order of offset.

@@ -75,6 +75,9 @@ class Bench {
   void Write(Ino ino, uint64_t offset, absl::Span<const std::byte> bytes) {
     Wait<size_t>([&](auto done) { volume_->Write(ino, offset, bytes, /*append=*/false, std::move(done)); });
   }
+  void WriteGroup(const std::vector<ContentChange>& parts) {
+    Wait<GroupResult>([&](auto done) { volume_->WriteGroup(parts, std::move(done)); });
+  }
   size_t Read(Ino ino, uint64_t offset, absl::Span<std::byte> bytes) {
     return Wait<size_t>([&](auto done) { volume_->Read(ino, offset, bytes, std::move(done)); });
   }
@@ -164,6 +167,83 @@ void BM_OverwritePage(benchmark::State& state) {
   }
 }
 BENCHMARK(BM_OverwritePage);
+
+// 64 bytes somewhere in a file of `state.range(0)` bytes. The callback is all that is waited for, as by a server's loop.
+void BM_WriteLine(benchmark::State& state) {
+  Bench bench;
+  const Ino ino = bench.LargeFile();
+  std::vector<std::byte> line(64);
+  uint64_t number = 0;
+  for (auto _ : state) {
+    line[number % line.size()] = static_cast<std::byte>(number);
+    const uint64_t offset = number++ * 7919 % (state.range(0) / line.size()) * line.size();
+    bench.volume().Write(ino, offset, line, /*append=*/false,
+                         [](const absl::StatusOr<size_t>& count) { STAGEFS_CHECK(count.ok()); });
+  }
+}
+BENCHMARK(BM_WriteLine)->Arg(1 << 20)->Arg(kFileBytes);
+
+// The same as groups of `state.range(1)`; an item is a line.
+void BM_WriteLinesInGroups(benchmark::State& state) {
+  Bench bench;
+  const Ino ino = bench.LargeFile();
+  std::vector<std::byte> line(64);
+  uint64_t number = 0;
+  for (auto _ : state) {
+    line[number / state.range(1) % line.size()] = static_cast<std::byte>(number);
+    std::vector<ContentChange> parts(state.range(1));
+    for (ContentChange& part : parts) {
+      part.ino = ino;
+      part.offset = number++ * 7919 % (state.range(0) / line.size()) * line.size();
+      part.bytes = line;
+    }
+    bench.volume().WriteGroup(std::move(parts),
+                              [](const absl::StatusOr<GroupResult>& result) { STAGEFS_CHECK(result.ok()); });
+  }
+  state.SetItemsProcessed(state.iterations() * state.range(1));
+}
+BENCHMARK(BM_WriteLinesInGroups)->ArgsProduct({{1 << 20, kFileBytes}, {1, 32}});
+
+void BM_FetchAdd(benchmark::State& state) {
+  Bench bench;
+  const Ino ino = bench.LargeFile();
+  for (auto _ : state) {
+    std::vector<ContentChange> parts(1);
+    parts[0].kind = ContentChange::Kind::kFetchAdd;
+    parts[0].ino = ino;
+    parts[0].operand = 1;
+    bench.volume().WriteGroup(std::move(parts),
+                              [](const absl::StatusOr<GroupResult>& result) { STAGEFS_CHECK(result.ok()); });
+  }
+}
+BENCHMARK(BM_FetchAdd);
+
+// 8 MiB, in 4096 halves of blocks: what one change could not log.
+void BM_GroupOfHalfBlocks(benchmark::State& state) {
+  Bench bench;
+  const Ino ino = bench.LargeFile();
+  const std::vector<std::byte> half(kPageBytes / 2, std::byte{2});
+  std::vector<ContentChange> parts(4096);
+  for (size_t i = 0; i < parts.size(); ++i) {
+    parts[i].ino = ino;
+    parts[i].offset = i * kPageBytes;
+    parts[i].bytes = half;
+  }
+  for (auto _ : state) bench.WriteGroup(parts);
+}
+BENCHMARK(BM_GroupOfHalfBlocks);
+
+void BM_GroupOfSixteenMebibytes(benchmark::State& state) {
+  Bench bench;
+  const Ino ino = bench.LargeFile();
+  const std::vector<std::byte> bytes(kMaxGroupBytes, std::byte{2});
+  std::vector<ContentChange> parts(1);
+  parts[0].ino = ino;
+  parts[0].bytes = bytes;
+  for (auto _ : state) bench.WriteGroup(parts);
+  state.SetBytesProcessed(state.iterations() * kMaxGroupBytes);
+}
+BENCHMARK(BM_GroupOfSixteenMebibytes);
 
 void BM_WriteMegabyte(benchmark::State& state) {
   Bench bench;

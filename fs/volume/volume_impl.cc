@@ -10,6 +10,7 @@
 #include "fs/volume/file_content.h"
 #include "fs/volume/file_space.h"
 #include "fs/volume/file_write.h"
+#include "fs/volume/group_write.h"
 #include "fs/volume/inode.h"
 #include "fs/volume/volume_operation.h"
 #include "fs/volume/xattr.h"
@@ -83,6 +84,8 @@ absl::Status FillStatFs(VolumeState& state, Change& change, StatFs* result) {
 VolumeImpl::VolumeImpl(core::Engine& engine, const VolumeHeader& header, core::Block header_block, uint64_t hash_mask)
     : state_(engine, header.capacity_blocks, header.hash_seed, hash_mask, header_block),
       remover_(state_),
+      staging_turn_(engine.environment()),
+      group_limits_(GroupLimits::For(engine.stats())),
       released_(engine.environment().NewEvent()) {}
 
 VolumeImpl::~VolumeImpl() { Close(); }
@@ -275,8 +278,8 @@ void VolumeImpl::Write(Ino ino, uint64_t offset, absl::Span<const std::byte> byt
   WriteOperation::Start(state_, remover_, ino, offset, bytes, append, std::move(done));
 }
 
-void VolumeImpl::WriteGroup(std::vector<ContentChange>, Callback<GroupResult> done) {
-  std::move(done)(ErrnoStatus(EOPNOTSUPP));
+void VolumeImpl::WriteGroup(std::vector<ContentChange> parts, Callback<GroupResult> done) {
+  GroupWrite::Start(state_, remover_, staging_turn_, group_limits_, std::move(parts), std::move(done));
 }
 
 void VolumeImpl::Allocate(Ino ino, int mode, uint64_t offset, uint64_t length, StatusCallback done) {

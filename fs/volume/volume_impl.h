@@ -9,7 +9,9 @@
 #include <string>
 #include <vector>
 
+#include "fs/volume/group_plan.h"
 #include "fs/volume/orphans.h"
+#include "fs/volume/staging_turn.h"
 #include "fs/volume/volume.h"
 #include "fs/volume/volume_state.h"
 #include "sal/environment.h"
@@ -71,6 +73,8 @@ class VolumeImpl : public Volume {
 
   VolumeState state_;
   Remover remover_;
+  StagingTurn staging_turn_;
+  const GroupLimits group_limits_;
 
   // Release() has no callback that its caller could wait for, so Close() does.
   Mutex mutex_;

@@ -21,7 +21,8 @@ namespace stagefs::volume {
 using Nothing = absl::monostate;
 
 // `Body` is called as absl::Status(Change&, T* result), under the engine's sequencer lock, with a fresh result each
-// time. `Done` is called once with absl::StatusOr<T>, or with absl::Status if T is Nothing.
+// time. `Done` is called once with absl::StatusOr<T>, or with absl::Status if T is Nothing. A result with a field `lsn`
+// is given the LSN of the change (of the latest one, if it changed nothing).
 template <typename T, typename Body, typename Done>
 class Operation {
  public:
@@ -44,7 +45,12 @@ class Operation {
           finish_removal_of_ = absl::IsAborted(status) ? change.finish_removal_of : 0;
           return status;
         },
-        [this](absl::StatusOr<core::Lsn> lsn) { Finished(std::move(lsn).status()); });
+        [this](absl::StatusOr<core::Lsn> lsn) {
+          if constexpr (requires { result_.lsn; }) {
+            if (lsn.ok()) result_.lsn = *lsn;
+          }
+          Finished(std::move(lsn).status());
+        });
   }
 
   void Finished(absl::Status status) {

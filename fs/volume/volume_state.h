@@ -35,6 +35,10 @@ struct Change {
   core::Transaction& tx;
   int64_t now_ns;             // the time of the change
   Ino finish_removal_of = 0;  // set by FinishRemovalFirst()
+  // What was to go to extents and is logged for want of free ones.
+  uint64_t logged_instead_bytes = 0;
+
+  static constexpr uint64_t kMostLoggedInsteadBytes = kMaxWriteBytes;
 
   absl::Status FinishRemovalFirst(Ino ino) {
     finish_removal_of = ino;
