@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -144,6 +145,29 @@ void ApplyToContent(const FileOp& op, absl::string_view bytes, FileNode& node) {
   SetContent(node, std::move(content));
 }
 
+void ApplyGroup(const std::vector<volume::ContentChange>& parts, FileTree* tree) {
+  std::map<Ino, std::string> contents;
+  for (const volume::ContentChange& part : parts) {
+    if (!tree->contains(part.ino)) continue;  // open, and without a name
+    const auto [found, is_new] = contents.try_emplace(part.ino);
+    std::string& content = found->second;
+    if (is_new) content = ContentOf(tree->at(part.ino));
+    uint64_t number = 0;
+    absl::string_view stored(reinterpret_cast<const char*>(part.bytes.data()), part.bytes.size());
+    if (part.kind != volume::ContentChange::Kind::kWrite) {
+      const size_t there = part.offset < content.size() ? std::min<size_t>(8, content.size() - part.offset) : 0;
+      if (there > 0) std::memcpy(&number, content.data() + part.offset, there);
+      const bool swaps = part.kind == volume::ContentChange::Kind::kCompareAndSwap;
+      if (swaps && number != part.expected) continue;
+      number = swaps ? part.operand : number + part.operand;
+      stored = {reinterpret_cast<const char*>(&number), sizeof(number)};
+    }
+    if (content.size() < part.offset + stored.size()) content.resize(part.offset + stored.size());
+    std::memcpy(content.data() + part.offset, stored.data(), stored.size());
+  }
+  for (auto& [ino, content] : contents) SetContent(tree->at(ino), std::move(content));
+}
+
 std::string XattrName(const FileOp& op) { return op.other.empty() ? "user.x" : op.other; }
 
 void ApplyToInode(const FileOp& op, absl::string_view bytes, FileNode& node) {
@@ -223,13 +247,40 @@ std::string ToString(const FileOp& op) {
   static constexpr const char* kNames[] = {
       "create", "mkdir", "symlink", "write", "append", "store mapped", "truncate", "rename", "exchange", "link",
       "unlink", "open and unlink", "close", "rmdir", "punch", "zero range", "allocate", "grow", "chmod", "set time",
-      "setxattr", "removexattr", "sync", "checkpoint", "let run"};
+      "setxattr", "removexattr", "sync", "checkpoint", "let run", "group", "large group"};
   std::string text = kNames[static_cast<int>(op.kind)];
   if (!op.name.empty()) absl::StrAppend(&text, " ", op.name);
   if (!op.other.empty()) absl::StrAppend(&text, " to ", op.other);
   if (op.offset != 0 || op.length != 0) absl::StrAppend(&text, " ", op.offset, "+", op.length);
   if (!op.wait) absl::StrAppend(&text, " &");
   return text;
+}
+
+bool IsGroup(Kind kind) { return kind == Kind::kGroup || kind == Kind::kLargeGroup; }
+
+std::vector<volume::ContentChange> PartsOf(const FileOp& op, const Target& target, absl::string_view bytes) {
+  constexpr uint64_t kNumbers = 9000;  // in each file
+  std::vector<volume::ContentChange> parts;
+  const auto add = [&](volume::ContentChange::Kind kind, Ino ino, uint64_t offset) -> volume::ContentChange& {
+    parts.emplace_back();
+    parts.back().kind = kind;
+    parts.back().ino = ino;
+    parts.back().offset = kind == volume::ContentChange::Kind::kWrite ? offset : offset / 8 * 8;
+    parts.back().operand = 0x0101010101010101;
+    return parts.back();
+  };
+  using PartKind = volume::ContentChange::Kind;
+  for (const Ino ino : {target.ino, target.other_ino}) {
+    if (op.kind == Kind::kLargeGroup) {
+      for (uint64_t i = 0; i < kNumbers; ++i) add(PartKind::kFetchAdd, ino, op.offset + i * op.length);
+      continue;
+    }
+    add(PartKind::kFetchAdd, ino, op.offset);  // the next one overwrites a part of it
+    add(PartKind::kWrite, ino, op.offset).bytes = {reinterpret_cast<const std::byte*>(bytes.data()), bytes.size()};
+    add(PartKind::kFetchAdd, ino, op.offset + op.length / 2);
+    add(PartKind::kCompareAndSwap, ino, op.offset + op.length + 8);  // behind it: if that is zero
+  }
+  return parts;
 }
 
 bool IsAboutInode(Kind kind) {
@@ -246,6 +297,8 @@ bool IsAboutInode(Kind kind) {
     case Kind::kSetTime:
     case Kind::kSetXattr:
     case Kind::kRemoveXattr:
+    case Kind::kGroup:
+    case Kind::kLargeGroup:
       return true;
     default:
       return false;
@@ -269,11 +322,12 @@ std::optional<Target> Bind(const FileTree& tree, const FileOp& op) {
   if (op.name.empty()) return Target();
   std::optional<Target> target = Resolve(tree, op.name);
   if (!target.has_value()) return std::nullopt;
-  if (op.kind == Kind::kRename || op.kind == Kind::kExchange || op.kind == Kind::kLink) {
+  if (op.kind == Kind::kRename || op.kind == Kind::kExchange || op.kind == Kind::kLink || IsGroup(op.kind)) {
     const std::optional<Target> other = Resolve(tree, op.other);
     if (!other.has_value()) return std::nullopt;
     target->other_directory = other->directory;
     target->other_name = other->name;
+    target->other_ino = other->ino;
   }
   if (!Accepts(tree, op, *target)) return std::nullopt;
   return target;
@@ -308,6 +362,11 @@ bool Accepts(const FileTree& tree, const FileOp& op, const Target& target) {
       return node != nullptr && (S_ISREG(node->mode) || S_ISDIR(node->mode));
     case Kind::kRemoveXattr:
       return node != nullptr && node->xattrs.contains(XattrName(op));
+    case Kind::kGroup:
+    case Kind::kLargeGroup: {
+      const FileNode* const other = Find(tree, target.other_ino);
+      return node != nullptr && S_ISREG(node->mode) && other != nullptr && S_ISREG(other->mode);
+    }
     default:
       return node != nullptr && S_ISREG(node->mode);
   }
@@ -316,6 +375,9 @@ bool Accepts(const FileTree& tree, const FileOp& op, const Target& target) {
 void Apply(const FileOp& op, const Target& target, absl::string_view bytes, Ino created, FileTree* tree) {
   if (op.name.empty()) return;
   switch (op.kind) {
+    case Kind::kGroup:
+    case Kind::kLargeGroup:
+      return ApplyGroup(PartsOf(op, target, bytes), tree);
     case Kind::kCreate:
       return AddName(target, created, S_IFREG | 0644, tree);
     case Kind::kMakeDirectory:

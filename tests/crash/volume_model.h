@@ -60,6 +60,9 @@ struct FileOp {
     kSync,
     kCheckpoint,
     kLetRun,                            // for `offset` nanoseconds
+    // A group on `name` and `other`, which may be the same: `length` bytes at `offset` of both, numbers added to and
+    // compared around them. The large one changes so many numbers, `length` bytes apart, that no log would hold them.
+    kGroup, kLargeGroup,
   };
   Kind kind;
   std::string name = {};
@@ -82,6 +85,7 @@ struct Target {
   Ino ino = 0;  // what the name led to then; 0: nothing
   Ino other_directory = 0;
   std::string other_name = {};
+  Ino other_ino = 0;
 };
 // "x" in the root, or "d/x". Nothing if there is no such directory.
 std::optional<Target> Resolve(const FileTree& tree, absl::string_view path);
@@ -89,6 +93,9 @@ std::optional<Target> Resolve(const FileTree& tree, absl::string_view path);
 std::optional<Target> Bind(const FileTree& tree, const FileOp& op);
 // Whether the volume must accept `op` on `tree` (if there is space).
 bool Accepts(const FileTree& tree, const FileOp& op, const Target& target);
+// What a group does to the files that `target` names. Refers to `bytes`.
+std::vector<volume::ContentChange> PartsOf(const FileOp& op, const Target& target, absl::string_view bytes);
+bool IsGroup(FileOp::Kind kind);
 // Makes the change, which must be acceptable; `created` is the number of the inode that it made, if it made one.
 void Apply(const FileOp& op, const Target& target, absl::string_view bytes, Ino created, FileTree* tree);
 // Whether the operation is about the content or the attributes of a file, whatever its names.

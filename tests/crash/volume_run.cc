@@ -242,6 +242,9 @@ void VolumeRun::Send(const SentRef& sent, Over over) {
     case Kind::kWrite:
     case Kind::kAppend:
       return v.Write(target.ino, op.offset, AsBytes(sent->bytes), op.kind == Kind::kAppend, changed);
+    case Kind::kGroup:
+    case Kind::kLargeGroup:
+      return v.WriteGroup(PartsOf(op, target, sent->bytes), changed);
     case Kind::kTruncate:
       attributes.size_bytes = op.offset;
       return v.SetAttributes(target.ino, attributes, changed);
@@ -305,6 +308,19 @@ void VolumeRun::SendMistaken(const SentRef& sent, Over over) {
       });
     });
   }
+  if (options_.mistake == Mistake::kGroupInTwoChanges && IsGroup(sent->op.kind)) {
+    std::vector<volume::ContentChange> parts = PartsOf(sent->op, target, sent->bytes);
+    std::vector<volume::ContentChange> rest(parts.begin() + parts.size() / 2, parts.end());
+    parts.resize(parts.size() / 2);
+    return volume_->WriteGroup(std::move(parts), [this, over, rest](const absl::StatusOr<volume::GroupResult>& first) {
+      if (!first.ok()) return over(first.status());
+      environment_.Schedule(kExecutorDelayNs, [this, over, rest] {
+        volume_->WriteGroup(rest, [over](const absl::StatusOr<volume::GroupResult>& second) {
+          over(second.ok() ? absl::StatusOr<Ino>(0) : second.status());
+        });
+      });
+    });
+  }
   Send(sent, std::move(over));
 }
 
@@ -324,7 +340,7 @@ void VolumeRun::Finish(const SentRef& sent, const absl::StatusOr<Ino>& made) {
   const FileTree& now = history_->now();
   const FileOp& op = sent->op;
   // A file without a name is not part of the model.
-  const bool gone = IsAboutInode(op.kind) && !now.contains(sent->target.ino);
+  const bool gone = IsAboutInode(op.kind) && !now.contains(sent->target.ino) && !now.contains(sent->target.other_ino);
   const bool accepts = !gone && Accepts(now, op, sent->target);
   if (!made.ok()) {
     if (store_.power_off() || !accepts) return;
@@ -334,7 +350,7 @@ void VolumeRun::Finish(const SentRef& sent, const absl::StatusOr<Ino>& made) {
     return;
   }
   if (gone) return;
-  if (!accepts) {
+  if (!accepts && !IsGroup(op.kind)) {  // one of a group's files may be open, without a name
     failure_.Update(absl::InternalError(absl::StrCat(ToString(op), " is accepted, but should fail")));
     return;
   }
@@ -434,7 +450,8 @@ void VolumeRun::Start(const FileOp& op) {
     case Kind::kStoreMapped:
       return StartStores(op);
     default: {
-      const bool has_bytes = op.kind == Kind::kWrite || op.kind == Kind::kAppend || op.kind == Kind::kSetXattr;
+      const bool has_bytes = op.kind == Kind::kWrite || op.kind == Kind::kAppend || op.kind == Kind::kSetXattr ||
+                             op.kind == Kind::kGroup;
       return StartChange(op, has_bytes ? Pattern(++serial_, op.length) : "");
     }
   }

@@ -29,6 +29,7 @@ enum class Mistake : uint8_t {
   kNone,
   kReplaceInTwoChanges,  // rename removes what is in its way first
   kWriteInTwoChanges,    // a write of several blocks is sent in two parts
+  kGroupInTwoChanges,    // and so is a group
   kSyncDoesNotWait,      // Sync() is acknowledged at once
 };
 

@@ -20,6 +20,7 @@ namespace stagefs::crash {
 struct VolumeSweepOptions {
   bool fua = true;
   core::Broken broken = core::Broken::kNothing;
+  Mistake mistake = Mistake::kNone;
   uint64_t seed = 1;
   uint64_t crash_seeds = 1;            // for each request and kind of crash
   uint64_t cut_every_request_of = 32;  // recovery is cut at each of its requests for every so manyth crash
@@ -51,7 +52,7 @@ class VolumeSweep {
     int generations_left = 0;
   };
 
-  VolumeRunOptions Run(uint64_t seed) const { return {seed, options_.fua, options_.broken}; }
+  VolumeRunOptions Run(uint64_t seed) const { return {seed, options_.fua, options_.broken, options_.mistake}; }
   absl::Status CheckCut(const FileWorkload& workload, uint64_t cut);
   absl::Status CheckCrash(const Crashed& crashed);
   // Compares with the steps [first, last] of the history, and says which it is.

@@ -40,6 +40,8 @@ class VolumeSweepTest : public ::testing::TestWithParam<bool> {
 
 TEST_P(VolumeSweepTest, SingleOperationsRecoverToAPrefix) { SweepAll(SingleOperations()); }
 
+TEST_P(VolumeSweepTest, GroupsAreThereWholeOrNotAtAll) { SweepAll(GroupWorkloads()); }
+
 TEST_P(VolumeSweepTest, ReusedSpaceAndReplacedNamesRecoverToAPrefix) { SweepAll(DirectedFileWorkloads()); }
 
 // STAGEFS_CRASH_SECONDS: how long to go on with new seeds.
@@ -71,6 +73,18 @@ TEST(VolumeSweepBrokenTest, ViolatedInvariantsAreFound) {
     EXPECT_NE(violation, "") << "violation " << static_cast<int>(broken) << " is not noticed";
     std::cout << "found: " << violation << "\n";
   }
+}
+
+TEST(VolumeSweepBrokenTest, AGroupInTwoChangesIsFound) {
+  VolumeSweepOptions options;
+  options.mistake = Mistake::kGroupInTwoChanges;
+  VolumeSweep sweep(options);
+  std::string violation;
+  for (const FileWorkload& workload : GroupWorkloads()) {
+    if (violation.empty()) violation = std::string(sweep.Sweep(workload).message());
+  }
+  EXPECT_NE(violation, "");
+  std::cout << "found: " << violation << "\n";
 }
 
 INSTANTIATE_TEST_SUITE_P(Stores, VolumeSweepTest, ::testing::Bool(),

@@ -118,6 +118,26 @@ std::vector<FileWorkload> DirectedFileWorkloads() {
   };
 }
 
+std::vector<FileWorkload> GroupWorkloads() {
+  const FileOp sync = {Kind::kSync};
+  const FileOp ask = {.kind = Kind::kSync, .wait = false};
+  const FileOp checkpoint = {.kind = Kind::kCheckpoint, .wait = false};
+  return {
+      {"a small group", {{Kind::kGroup, "a", "b", 1000, 64}, sync}},
+      {"a group on a small file and one that stops being small",
+       {{Kind::kGroup, "s", "s", 40, 40}, ask, {Kind::kGroup, "s", "a", 480, 60}, sync}},
+      {"a group with extents", {{Kind::kGroup, "a", "b", 3000, 80'000}, sync}},
+      {"a group of numbers that are composed", {{Kind::kLargeGroup, "a", "b", 100, 8}, sync}},
+      {"composed over holes and the end", {{Kind::kLargeGroup, "s", "d/x", 10'000, 16}, sync}},
+      {"a group while others sync",
+       {{Kind::kWrite, "s", "", 0, 10}, {Kind::kGroup, "a", "b", 1000, 64, false}, ask,
+        {Kind::kGroup, "b", "d/x", 7000, 20'000, false}, ask, sync}},
+      {"groups one after the other",
+       {{Kind::kGroup, "a", "b", 1000, 64}, ask, {Kind::kGroup, "b", "d/x", 900, 9000}, checkpoint,
+        {Kind::kLargeGroup, "a", "a", 0, 8}, ask, {Kind::kGroup, "a", "s", 0, 70'000}, sync}},
+  };
+}
+
 FileWorkload RandomFileWorkload(uint64_t seed, uint64_t op_count) {
   sal::Random64 random(seed);
   static constexpr const char* kFiles[] = {"a", "b", "s", "e", "f", "d/x", "d/y"};
@@ -126,6 +146,7 @@ FileWorkload RandomFileWorkload(uint64_t seed, uint64_t op_count) {
   for (uint64_t i = 0; i < op_count; ++i) {
     FileOp op = {static_cast<Kind>(random.Below(static_cast<uint64_t>(Kind::kLetRun) + 1)), file()};
     if (random.OneIn(3)) op.kind = Kind::kWrite;
+    if (random.OneIn(6)) op.kind = Kind::kGroup;
     const uint64_t scale = random.OneIn(3) ? 250'000 : random.OneIn(2) ? 30'000 : 600;
     op.offset = random.Below(scale);
     op.length = random.Between(1, scale);
@@ -134,6 +155,7 @@ FileWorkload RandomFileWorkload(uint64_t seed, uint64_t op_count) {
       case Kind::kRemoveDirectory: op.name = random.OneIn(2) ? "g" : "h"; break;
       case Kind::kSymlink: op.other = "somewhere"; break;
       case Kind::kRename: op.name = random.OneIn(6) ? "d" : op.name; op.other = random.OneIn(6) ? "g" : file(); break;
+      case Kind::kGroup:
       case Kind::kExchange:
       case Kind::kLink: op.other = file(); break;
       case Kind::kSetXattr: op.length = random.Between(1, 2500); break;

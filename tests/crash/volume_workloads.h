@@ -14,6 +14,8 @@ namespace stagefs::crash {
 std::vector<FileWorkload> SingleOperations();
 // Space that is freed and used again, names that are replaced, holes that are filled.
 std::vector<FileWorkload> DirectedFileWorkloads();
+// Groups: in place, on inline files, with extents, over holes and ends, and what has to be composed.
+std::vector<FileWorkload> GroupWorkloads();
 // Half of the operations are not waited for.
 FileWorkload RandomFileWorkload(uint64_t seed, uint64_t op_count);
 
