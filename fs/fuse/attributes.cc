@@ -39,19 +39,42 @@ volume::AttributeChange ChangeOf(const struct stat& wanted, int which) {
   return change;
 }
 
+// As a writer for as long as it takes, so that no direct writer who shares with nobody comes in between.
+void Truncate(Serving& serving, fuse_ino_t ino, const volume::AttributeChange& change, Reply reply) {
+  const absl::Status counted = CountOpener(serving, ino, /*writes=*/true);
+  if (!counted.ok()) return reply.Status(counted);
+  serving.volume.SetAttributes(
+      ino, change,
+      [&serving, ino, size_bytes = *change.size_bytes,
+       reply = std::move(reply)](absl::StatusOr<Attributes> changed) mutable {
+        CountClose(serving, ino, /*writes=*/true);
+        if (!changed.ok()) return reply.Status(changed.status());
+        AfterChange(serving, ino, size_bytes, 0, [reply = std::move(reply), attributes = *changed]() mutable {
+          reply.Attributes(attributes);
+        });
+      });
+}
+
+void SetAttributes(Serving& serving, fuse_ino_t ino, const volume::AttributeChange& change, Reply reply) {
+  if (change.size_bytes.has_value()) return Truncate(serving, ino, change, std::move(reply));
+  serving.volume.SetAttributes(ino, change, ReplyWithAttributes(std::move(reply)));
+}
+
 void Setattr(fuse_req_t request, fuse_ino_t ino, struct stat* wanted, int which, fuse_file_info*) {
   Serving& serving = ServingOf(request);
   volume::AttributeChange change = ChangeOf(*wanted, which);
   if (change.mode.has_value()) serving.privileges.Forget(ino);
+  Reply reply(request);
+  reply.KeepNoAttributes();
   const bool takes_privileges = change.uid.has_value() || change.gid.has_value() || change.size_bytes.has_value();
   // A chmod in the same request says what the bits are to be.
   if (change.mode.has_value() || !takes_privileges) {
-    return serving.volume.SetAttributes(ino, change, ReplyWithAttributes(Reply(request)));
+    return SetAttributes(serving, ino, change, std::move(reply));
   }
   serving.privileges.Drop(TransportOf(request), ino,
-                          [&serving, ino, change, reply = Reply(request)](absl::Status status) mutable {
+                          [&serving, ino, change, reply = std::move(reply)](absl::Status status) mutable {
                             if (!status.ok()) return reply.Status(status);
-                            serving.volume.SetAttributes(ino, change, ReplyWithAttributes(std::move(reply)));
+                            SetAttributes(serving, ino, change, std::move(reply));
                           });
 }
 

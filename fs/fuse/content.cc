@@ -18,25 +18,37 @@ namespace {
 using volume::Attributes;
 
 void OpenNow(Serving& serving, fuse_ino_t ino, const fuse_file_info& file, Reply reply) {
-  serving.volume.Open(ino, (file.flags & O_TRUNC) != 0,
-                      [reply = std::move(reply), file](absl::StatusOr<Attributes> opened) mutable {
-                        opened.ok() ? reply.Opened(file) : reply.Status(opened.status());
-                      });
+  const bool truncate = (file.flags & O_TRUNC) != 0;
+  serving.volume.Open(
+      ino, truncate,
+      [&serving, ino, truncate, reply = std::move(reply), file](absl::StatusOr<Attributes> opened) mutable {
+        if (!opened.ok()) {
+          CountClose(serving, ino, WasOpenedForWriting(file));
+          return reply.Status(opened.status());
+        }
+        if (!truncate) return reply.Opened(file);
+        AfterChange(serving, ino, 0, 0, [reply = std::move(reply), file]() mutable { reply.Opened(file); });
+      });
 }
 
 void Open(fuse_req_t request, fuse_ino_t ino, fuse_file_info* file) {
   Serving& serving = ServingOf(request);
-  SetOpenFlags(serving.options, file);
+  const absl::Status counted = CountOpener(serving, ino, OpensForWriting(*file));
+  if (!counted.ok()) return Reply(request).Status(counted);
+  SetOpenFlags(serving, ino, file);
   if (!(file->flags & O_TRUNC)) return OpenNow(serving, ino, *file, Reply(request));
   serving.privileges.Drop(TransportOf(request), ino,
                           [&serving, ino, file = *file, reply = Reply(request)](absl::Status status) mutable {
-                            if (!status.ok()) return reply.Status(status);
-                            OpenNow(serving, ino, file, std::move(reply));
+                            if (status.ok()) return OpenNow(serving, ino, file, std::move(reply));
+                            CountClose(serving, ino, WasOpenedForWriting(file));
+                            reply.Status(status);
                           });
 }
 
-void Release(fuse_req_t request, fuse_ino_t ino, fuse_file_info*) {
-  ServingOf(request).volume.Release(ino);
+void Release(fuse_req_t request, fuse_ino_t ino, fuse_file_info* file) {
+  Serving& serving = ServingOf(request);
+  serving.volume.Release(ino);
+  CountClose(serving, ino, WasOpenedForWriting(*file));
   Reply(request).Error(0);
 }
 
@@ -69,6 +81,14 @@ struct PendingWrite {
   Reply reply;
 };
 
+// It has been accepted, and everybody sees it.
+void AnswerWrite(Serving& serving, PendingWrite write, size_t written) {
+  if (!write.durable) return write.reply.Written(written);
+  serving.volume.Sync([reply = std::move(write.reply), written](absl::Status status) mutable {
+    status.ok() ? reply.Written(written) : reply.SyncStatus(status);
+  });
+}
+
 void WriteNow(Serving& serving, PendingWrite write) {
   const volume::Ino ino = write.ino;
   const uint64_t offset = write.offset;
@@ -79,10 +99,13 @@ void WriteNow(Serving& serving, PendingWrite write) {
         write.buffer = Buffer();  // before the answer, so that who gets it finds a buffer for the next request
         if (!written.ok()) return write.reply.Status(written.status());
         write.reply.transport().CountWritten(*written);
-        if (!write.durable) return write.reply.Written(*written);
-        serving.volume.Sync([reply = std::move(write.reply), written = *written](absl::Status status) mutable {
-          status.ok() ? reply.Written(written) : reply.SyncStatus(status);
-        });
+        if (*written == 0) return AnswerWrite(serving, std::move(write), 0);
+        const volume::Ino ino = write.ino;
+        const uint64_t offset = write.offset;
+        AfterChange(serving, ino, offset, *written,
+                    [&serving, write = std::move(write), written = *written]() mutable {
+                      AnswerWrite(serving, std::move(write), written);
+                    });
       });
 }
 
@@ -127,7 +150,12 @@ void Fallocate(fuse_req_t request, fuse_ino_t ino, int mode, off_t offset, off_t
       [&serving, ino, mode, offset, length, reply = Reply(request)](absl::Status status) mutable {
         if (!status.ok()) return reply.Status(status);
         serving.volume.Allocate(ino, mode, static_cast<uint64_t>(offset), static_cast<uint64_t>(length),
-                                [reply = std::move(reply)](absl::Status done) mutable { reply.Status(done); });
+                                [&serving, ino, offset, length, reply = std::move(reply)](absl::Status done) mutable {
+                                  // Even if it has failed: part of a large range may have been changed before.
+                                  AfterChange(serving, ino, static_cast<uint64_t>(offset),
+                                              static_cast<uint64_t>(length),
+                                              [reply = std::move(reply), done]() mutable { reply.Status(done); });
+                                });
       });
 }
 
@@ -146,10 +174,27 @@ void Ioctl(fuse_req_t request, fuse_ino_t, unsigned int, void*, fuse_file_info*,
 
 }  // namespace
 
-void SetOpenFlags(const MountOptions& options, fuse_file_info* file) {
-  file->fh = 0;  // the inode says it all
-  file->direct_io = options.cache == CacheMode::kNone;
-  file->keep_cache = options.cache != CacheMode::kNone;
+absl::Status CountOpener(Serving& serving, volume::Ino ino, bool writes) {
+  if (serving.sharing == nullptr) return absl::OkStatus();
+  return serving.sharing->Open(ino, {volume::Sharing::Door::kMount, writes, /*shared=*/false});
+}
+
+void CountClose(Serving& serving, volume::Ino ino, bool writes) {
+  if (serving.sharing != nullptr) serving.sharing->Close(ino, {volume::Sharing::Door::kMount, writes, false});
+}
+
+bool OpensForWriting(const fuse_file_info& file) {
+  return (file.flags & O_ACCMODE) != O_RDONLY || (file.flags & O_TRUNC) != 0;
+}
+
+// The flags in a RELEASE are no help: the kernel has taken O_TRUNC out of them.
+bool WasOpenedForWriting(const fuse_file_info& file) { return file.fh != 0; }
+
+void SetOpenFlags(Serving& serving, volume::Ino ino, fuse_file_info* file) {
+  file->fh = OpensForWriting(*file) ? 1 : 0;  // all else the inode says
+  file->direct_io = serving.options.cache == CacheMode::kNone;
+  file->keep_cache = serving.options.cache != CacheMode::kNone &&
+                     (serving.sharing == nullptr || !serving.sharing->DirectlyWritten(ino));
 }
 
 // No flush: answering ENOSYS once ends the question at each close(2). No locks: the kernel's own suffice.

@@ -43,32 +43,34 @@ fuse_lowlevel_ops Operations() {
 
 }  // namespace
 
-FuseServer::FuseServer(volume::Volume& volume, const MountOptions& options)
-    : options_(options), serving_(volume, options_) {}
+FuseServer::FuseServer(volume::Volume& volume, const MountOptions& options, volume::Sharing* sharing)
+    : options_(options), serving_(volume, options_, sharing) {}
 
 absl::StatusOr<std::unique_ptr<FuseServer>> FuseServer::Mount(volume::Volume& volume, const std::string& source_name,
                                                               const std::string& directory,
-                                                              const MountOptions& options) {
+                                                              const MountOptions& options,
+                                                              volume::Sharing* sharing) {
   if (options.transport == TransportChoice::kDevice) {
-    return MountOver(/*over_uring=*/false, volume, source_name, directory, options);
+    return MountOver(/*over_uring=*/false, volume, source_name, directory, options, sharing);
   }
   absl::Status uring = EnableUring(options);  // before the mount: the kernel's first request says what it offers
   if (uring.ok()) {
-    auto server = MountOver(/*over_uring=*/true, volume, source_name, directory, options);
+    auto server = MountOver(/*over_uring=*/true, volume, source_name, directory, options, sharing);
     if (!absl::IsUnavailable(server.status())) return server;
     uring = server.status();
   }
   const std::string reason = absl::StrCat("FUSE over io_uring cannot be used: ", uring.message());
   if (options.transport == TransportChoice::kUring) return absl::FailedPreconditionError(reason);
   if (options.log) options.log(absl::StrCat(reason, ". Requests come by /dev/fuse"));
-  return MountOver(/*over_uring=*/false, volume, source_name, directory, options);
+  return MountOver(/*over_uring=*/false, volume, source_name, directory, options, sharing);
 }
 
 absl::StatusOr<std::unique_ptr<FuseServer>> FuseServer::MountOver(bool over_uring, volume::Volume& volume,
                                                                   const std::string& source_name,
                                                                   const std::string& directory,
-                                                                  const MountOptions& options) {
-  std::unique_ptr<FuseServer> server(new FuseServer(volume, options));
+                                                                  const MountOptions& options,
+                                                                  volume::Sharing* sharing) {
+  std::unique_ptr<FuseServer> server(new FuseServer(volume, options, sharing));
   FuseServer* const self = server.get();
   const auto raw = [self](const fuse_in_header& header, const void* argument, size_t size) {
     return HandleRaw(*self->transport_, self->serving_, header, argument, size);
@@ -76,11 +78,21 @@ absl::StatusOr<std::unique_ptr<FuseServer>> FuseServer::MountOver(bool over_urin
   ASSIGN_OR_RETURN(server->mount_, MountKernel(source_name, directory, options));
   server->transport_ = std::make_unique<Transport>(self->mount_.device_fd, Operations(), &self->serving_, raw,
                                                    self->options_);
+  if (sharing != nullptr) {
+    // Before the first request can come: a direct writer who begins now must find whom to tell.
+    server->kernel_cache_ = std::make_unique<KernelCache>(*sharing, *server->transport_);
+    server->transport_->set_kernel_cache(server->kernel_cache_.get());
+    sharing->SetKernelCache(server->kernel_cache_.get());
+  }
   if (over_uring) RETURN_IF_ERROR(server->transport_->PrepareUring());
   RETURN_IF_ERROR(server->transport_->Start());
   TuneHost(server->mount_, server->options_);
   if (options.cache == CacheMode::kWriteBack) {
     server->Log("cache=writeback: the order of writes between fsyncs is the kernel's, not the programs'");
+    if (sharing != nullptr) {
+      server->Log("cache=writeback: the kernel keeps the sizes of files, and hears nothing of those that direct access "
+                  "makes longer");
+    }
   }
   return server;
 }
@@ -89,6 +101,9 @@ FuseServer::~FuseServer() {
   if (transport_ == nullptr) return;
   RequestStop();
   transport_->WaitUntilUnmounted();
+  if (kernel_cache_ == nullptr) return;
+  serving_.sharing->SetKernelCache(nullptr);
+  kernel_cache_.reset();  // what still waits finds no mount, and is done
 }
 
 void FuseServer::Log(const std::string& line) const {

@@ -19,10 +19,12 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "fs/fuse/kernel_cache.h"
 #include "fs/fuse/kernel_mount.h"
 #include "fs/fuse/options.h"
 #include "fs/fuse/serving.h"
 #include "fs/fuse/transport.h"
+#include "fs/volume/sharing.h"
 #include "fs/volume/volume.h"
 #include "sal/mutex.h"
 
@@ -33,9 +35,12 @@ class FuseServer {
  public:
   // Mounts `volume` on `directory` and serves it. On return the mount is usable: the kernel has the answer to INIT and
   // the host's settings (read-ahead) are made. If `source_name` is the path of a block device the type is fuseblk.
-  // `volume` must outlive the server. Errors: as MountKernel(), and Internal.
+  // With `sharing`, it is one door of several: openers are counted there, changes told, and the kernel remembers nothing
+  // that a direct writer may change (docs/fuse.md). `volume` and `sharing` must outlive the server. Errors: as
+  // MountKernel(), and Internal.
   static absl::StatusOr<std::unique_ptr<FuseServer>> Mount(volume::Volume& volume, const std::string& source_name,
-                                                           const std::string& directory, const MountOptions& options);
+                                                           const std::string& directory, const MountOptions& options,
+                                                           volume::Sharing* sharing = nullptr);
   // Unmounts if nobody has, and waits.
   ~FuseServer();
 
@@ -55,12 +60,13 @@ class FuseServer {
   FuseStats stats() const { return transport_->stats(); }
 
  private:
-  FuseServer(volume::Volume& volume, const MountOptions& options);
+  FuseServer(volume::Volume& volume, const MountOptions& options, volume::Sharing* sharing);
   // Mount(), and `over_uring` says how. Unavailable: it turned out too late that io_uring cannot be used.
   static absl::StatusOr<std::unique_ptr<FuseServer>> MountOver(bool over_uring, volume::Volume& volume,
                                                                const std::string& source_name,
                                                                const std::string& directory,
-                                                               const MountOptions& options);
+                                                               const MountOptions& options,
+                                                               volume::Sharing* sharing);
   void Log(const std::string& line) const;
   void TakeSignals(int stop_fd);
 
@@ -69,6 +75,7 @@ class FuseServer {
   Serving serving_;
   KernelMount mount_;
   std::unique_ptr<Transport> transport_;
+  std::unique_ptr<KernelCache> kernel_cache_;  // null without Sharing
 
   Mutex mutex_;
   bool unmounted_ ABSL_GUARDED_BY(mutex_) = false;

@@ -17,8 +17,8 @@ namespace {
 
 using volume::Attributes;
 
-volume::Callback<Attributes> ReplyWithEntry(fuse_req_t request) {
-  return [reply = Reply(request)](absl::StatusOr<Attributes> made) mutable {
+volume::Callback<Attributes> ReplyWithEntry(Reply reply) {
+  return [reply = std::move(reply)](absl::StatusOr<Attributes> made) mutable {
     made.ok() ? reply.Entry(*made) : reply.Status(made.status());
   };
 }
@@ -39,7 +39,7 @@ volume::NewFile NewFileOf(fuse_req_t request, mode_t mode) {
 
 void Lookup(fuse_req_t request, fuse_ino_t parent, const char* name) {
   // What a file handle stands for, which the kernel asks of files, too (open_by_handle_at, NFS).
-  if (absl::string_view(name) == ".") return ServingOf(request).volume.GetAttributes(parent, ReplyWithEntry(request));
+  if (absl::string_view(name) == ".") return ServingOf(request).volume.GetAttributes(parent, ReplyWithEntry(Reply(request)));
   ServingOf(request).volume.Lookup(parent, name, [reply = Reply(request)](absl::StatusOr<Attributes> found) mutable {
     if (found.ok()) return reply.Entry(*found);
     if (volume::ToErrno(found.status()) == ENOENT) return reply.NoEntry();
@@ -50,30 +50,49 @@ void Lookup(fuse_req_t request, fuse_ino_t parent, const char* name) {
 void Mknod(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode, dev_t rdev) {
   volume::NewFile file = NewFileOf(request, mode);
   file.rdev = rdev;
-  ServingOf(request).volume.Create(parent, name, file, /*open=*/false, ReplyWithEntry(request));
+  ServingOf(request).volume.Create(parent, name, file, /*open=*/false, ReplyWithEntry(Reply(request)));
 }
 
 void Mkdir(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode) {
   ServingOf(request).volume.MakeDirectory(parent, name, NewFileOf(request, S_IFDIR | (mode & 07777)),
-                                          ReplyWithEntry(request));
+                                          ReplyWithEntry(Reply(request)));
 }
 
 void Symlink(fuse_req_t request, const char* target, fuse_ino_t parent, const char* name) {
   ServingOf(request).volume.MakeSymlink(parent, name, target, NewFileOf(request, S_IFLNK | 0777),
-                                        ReplyWithEntry(request));
+                                        ReplyWithEntry(Reply(request)));
+}
+
+// A direct writer has found the new file before we could say that it is open here. To its creator it is as if the other
+// had been first, except that the kernel still believes that there is no such name: it is told better.
+void LoseNewFile(Serving& serving, fuse_ino_t parent, absl::string_view name, volume::Ino ino,
+                 const absl::Status& status, Reply reply) {
+  serving.volume.Release(ino);
+  serving.sharing->NameChanged(parent, name, volume::Sharing::Door::kDirect, [] {});
+  reply.Status(status);
 }
 
 void Create(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode, fuse_file_info* file) {
   Serving& serving = ServingOf(request);
-  SetOpenFlags(serving.options, file);
+  // Needed only if somebody else may be at it.
+  std::string kept_name = serving.sharing != nullptr ? name : "";
   serving.volume.Create(parent, name, NewFileOf(request, S_IFREG | (mode & 07777)), /*open=*/true,
-                        [reply = Reply(request), file = *file](absl::StatusOr<Attributes> made) mutable {
-                          made.ok() ? reply.Created(*made, file) : reply.Status(made.status());
+                        [&serving, parent, kept_name = std::move(kept_name), reply = Reply(request),
+                         file = *file](absl::StatusOr<Attributes> made) mutable {
+                          if (!made.ok()) return reply.Status(made.status());
+                          const absl::Status counted = CountOpener(serving, made->ino, OpensForWriting(file));
+                          if (!counted.ok()) {
+                            return LoseNewFile(serving, parent, kept_name, made->ino, counted, std::move(reply));
+                          }
+                          SetOpenFlags(serving, made->ino, &file);
+                          reply.Created(*made, file);
                         });
 }
 
 void Link(fuse_req_t request, fuse_ino_t ino, fuse_ino_t parent, const char* name) {
-  ServingOf(request).volume.Link(ino, parent, name, ReplyWithEntry(request));
+  Reply reply(request);
+  reply.KeepNoAttributes();
+  ServingOf(request).volume.Link(ino, parent, name, ReplyWithEntry(std::move(reply)));
 }
 
 void Unlink(fuse_req_t request, fuse_ino_t parent, const char* name) {
@@ -98,13 +117,13 @@ void Readlink(fuse_req_t request, fuse_ino_t ino) {
 
 // As many entries as fit `capacity` bytes; what does not fit is asked for again by its cookie.
 std::vector<char> Encode(fuse_req_t request, const std::vector<volume::DirectoryEntry>& entries, size_t capacity,
-                         bool plus) {
+                         bool plus, Reply& reply) {
   std::vector<char> bytes(capacity);
   size_t used = 0;
   for (const volume::DirectoryEntry& entry : entries) {
     size_t needed = 0;
     if (plus) {
-      fuse_entry_param parameters = ToEntry(entry.attributes);
+      fuse_entry_param parameters = ToEntry(entry.attributes, reply.AttributeSeconds(entry.attributes));
       // The kernel makes no inodes out of these two; node 0 says that there is nothing to make one of.
       if (entry.name == "." || entry.name == "..") parameters.ino = 0;
       parameters.attr.st_ino = entry.ino;
@@ -134,7 +153,7 @@ void ReadEntries(fuse_req_t request, fuse_ino_t ino, size_t size, off_t cookie, 
       [reply = Reply(request), request, capacity,
        plus](absl::StatusOr<std::vector<volume::DirectoryEntry>> entries) mutable {
         if (!entries.ok()) return reply.Status(entries.status());
-        const std::vector<char> bytes = Encode(request, *entries, capacity, plus);
+        const std::vector<char> bytes = Encode(request, *entries, capacity, plus, reply);
         if (bytes.empty() && !entries->empty()) return reply.Error(EINVAL);
         reply.Data(bytes.data(), bytes.size());
       });

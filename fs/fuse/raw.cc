@@ -74,7 +74,7 @@ void Statx(Serving& serving, volume::Ino ino, Reply reply) {
     Attributes birth = *attributes;
     birth.atime_ns = attributes->btime_ns;
     StatxOut out = {};
-    out.attr_valid = static_cast<uint64_t>(kForeverSeconds);
+    out.attr_valid = static_cast<uint64_t>(reply.AttributeSeconds(*attributes));
     out.mask = kStatxBasicAndBirth;
     out.blksize = static_cast<uint32_t>(from.st_blksize);
     out.nlink = static_cast<uint32_t>(from.st_nlink);
@@ -102,17 +102,26 @@ void CreateUnnamed(Serving& serving, const fuse_in_header& header, const fuse_cr
   file.uid = header.uid;
   file.gid = header.gid;
   fuse_file_info flags = {};
-  SetOpenFlags(serving.options, &flags);
-  serving.volume.CreateUnnamed(file, [reply = std::move(reply), flags](absl::StatusOr<Attributes> made) mutable {
+  flags.flags = static_cast<int>(in.flags);
+  serving.volume.CreateUnnamed(file, [&serving, reply = std::move(reply),
+                                      flags](absl::StatusOr<Attributes> made) mutable {
     if (!made.ok()) return reply.Status(made.status());
+    const absl::Status counted = CountOpener(serving, made->ino, OpensForWriting(flags));
+    if (!counted.ok()) {
+      serving.volume.Release(made->ino);
+      return reply.Status(counted);
+    }
+    SetOpenFlags(serving, made->ino, &flags);
     struct {
       fuse_entry_out entry;
       fuse_open_out open;
     } out = {};
     out.entry.nodeid = made->ino;
     out.entry.generation = 1;
-    out.entry.entry_valid = out.entry.attr_valid = static_cast<uint64_t>(kForeverSeconds);
+    out.entry.entry_valid = static_cast<uint64_t>(kForeverSeconds);
+    out.entry.attr_valid = static_cast<uint64_t>(reply.AttributeSeconds(*made));
     out.entry.attr = ToFuseAttr(*made);
+    out.open.fh = flags.fh;
     out.open.open_flags = (flags.direct_io ? FOPEN_DIRECT_IO : 0) | (flags.keep_cache ? FOPEN_KEEP_CACHE : 0);
     reply.Raw(0, &out, sizeof(out));
   });
@@ -170,6 +179,11 @@ class CopyRange : public std::enable_shared_from_this<CopyRange> {
   // What was copied before an error counts.
   void Finish(const absl::Status& status) {
     buffer_ = Buffer();
+    if (copied_ == 0) return Answer(status);
+    AfterChange(serving_, to_, to_offset_, copied_, [self = shared_from_this(), status] { self->Answer(status); });
+  }
+
+  void Answer(const absl::Status& status) {
     if (!status.ok() && copied_ == 0) return reply_.Status(status);
     if (wide_reply_) return reply_.Raw(0, &copied_, sizeof(copied_));
     fuse_write_out out = {};

@@ -41,12 +41,12 @@ struct stat ToStat(const volume::Attributes& attributes) {
   return out;
 }
 
-fuse_entry_param ToEntry(const volume::Attributes& attributes) {
+fuse_entry_param ToEntry(const volume::Attributes& attributes, double attribute_seconds) {
   fuse_entry_param entry = {};
   entry.ino = attributes.ino;
   entry.generation = 1;
   entry.attr = ToStat(attributes);
-  entry.attr_timeout = kForeverSeconds;
+  entry.attr_timeout = attribute_seconds;
   entry.entry_timeout = kForeverSeconds;
   return entry;
 }
@@ -77,6 +77,12 @@ void Reply::Answer(SendIt send_it) {
   transport->EndRequest();
 }
 
+double Reply::AttributeSeconds(const volume::Attributes& attributes) {
+  KernelCache* const cache = transport_->kernel_cache();
+  if (cache == nullptr) return kForeverSeconds;
+  return generation_ != kKeepNone && cache->MayKeepAttributes(attributes.ino, generation_) ? kForeverSeconds : 0;
+}
+
 void Reply::Raw(int error, const void* bytes, size_t size) {
   STAGEFS_CHECK(request_ == nullptr);
   fuse_out_header header = {};
@@ -100,7 +106,7 @@ void Reply::SyncStatus(const absl::Status& status) {
 }
 
 void Reply::Entry(const volume::Attributes& attributes) {
-  const fuse_entry_param entry = ToEntry(attributes);
+  const fuse_entry_param entry = ToEntry(attributes, AttributeSeconds(attributes));
   Answer([&] { fuse_reply_entry(request_, &entry); });
 }
 
@@ -112,11 +118,12 @@ void Reply::NoEntry() {
 
 void Reply::Attributes(const volume::Attributes& attributes) {
   const struct stat out = ToStat(attributes);
-  Answer([&] { fuse_reply_attr(request_, &out, kForeverSeconds); });
+  const double seconds = AttributeSeconds(attributes);
+  Answer([&] { fuse_reply_attr(request_, &out, seconds); });
 }
 
 void Reply::Created(const volume::Attributes& attributes, const fuse_file_info& file) {
-  const fuse_entry_param entry = ToEntry(attributes);
+  const fuse_entry_param entry = ToEntry(attributes, AttributeSeconds(attributes));
   Answer([&] { fuse_reply_create(request_, &entry, &file); });
 }
 

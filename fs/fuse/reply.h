@@ -16,16 +16,19 @@
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "fs/fuse/kernel_cache.h"
 #include "fs/fuse/transport.h"
 #include "fs/volume/volume.h"
 
 namespace stagefs::fuse {
 
-// The kernel sees every change, so what it knows stays true: about 30 years, in seconds.
+// The kernel sees every change but those of direct access (fs/fuse/kernel_cache.h), so what it knows stays true: about 30
+// years, in seconds.
 inline constexpr double kForeverSeconds = 1e9;
 
 struct stat ToStat(const volume::Attributes& attributes);
-fuse_entry_param ToEntry(const volume::Attributes& attributes);
+// The name is good for ever, the attributes for so long.
+fuse_entry_param ToEntry(const volume::Attributes& attributes, double attribute_seconds);
 
 // Nanoseconds since 1970, now.
 int64_t NowNs();
@@ -38,21 +41,31 @@ class Reply {
   explicit Reply(fuse_req_t request)
       : transport_(static_cast<Transport*>(fuse_req_userdata(request))),
         request_(request),
-        port_(Transport::current().port) {
+        port_(Transport::current().port),
+        generation_(Generation(*transport_)) {
     transport_->BeginRequest();
   }
   // For one that it did not.
   Reply(Transport* transport, const fuse_in_header& header)
-      : transport_(transport), unique_(header.unique), port_(Transport::current().port) {
+      : transport_(transport), unique_(header.unique), port_(Transport::current().port),
+        generation_(Generation(*transport)) {
     transport_->BeginRequest();
   }
   Reply(Reply&& other) noexcept
       : transport_(std::exchange(other.transport_, nullptr)),
         request_(other.request_),
         unique_(other.unique_),
-        port_(other.port_) {}
+        port_(other.port_),
+        generation_(other.generation_) {}
   Reply& operator=(Reply&&) = delete;
   ~Reply();  // must have answered
+
+  // How long the kernel may keep `attributes`, which were asked for since this was made; 0: not beyond this answer. To be
+  // called when the answer is made.
+  double AttributeSeconds(const volume::Attributes& attributes);
+  // With direct access, the kernel is not to keep the attributes in this answer: those to SETATTR and LINK it would
+  // believe even if it was told meanwhile to forget what it knows.
+  void KeepNoAttributes() { generation_ = kKeepNone; }
 
   // Each of these answers.
   void Error(int error);                    // 0: success without more to say
@@ -77,6 +90,12 @@ class Reply {
   Transport& transport() { return *transport_; }
 
  private:
+  static constexpr uint64_t kKeepNone = UINT64_MAX;
+
+  static uint64_t Generation(Transport& transport) {
+    KernelCache* const cache = transport.kernel_cache();
+    return cache == nullptr ? 0 : cache->generation();
+  }
   template <typename SendIt>
   void Answer(SendIt send_it);
 
@@ -84,6 +103,7 @@ class Reply {
   fuse_req_t request_ = nullptr;  // null: by `unique_`
   uint64_t unique_ = 0;
   RequestPort* port_;
+  uint64_t generation_;  // KernelCache's, when the request was received
 };
 
 }  // namespace stagefs::fuse

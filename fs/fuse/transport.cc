@@ -237,6 +237,37 @@ void Transport::InvalidateAttributes(uint64_t ino) {
   current().port = before;
 }
 
+int Transport::ForgetContent(volume::Ino ino, uint64_t offset, uint64_t length) {
+  fuse_notify_inval_inode_out out = {};
+  out.ino = ino;
+  out.off = static_cast<int64_t>(offset);
+  out.len = static_cast<int64_t>(length);
+  const iovec pieces[] = {{&out, sizeof(out)}};
+  return Notify(FUSE_NOTIFY_INVAL_INODE, pieces);
+}
+
+int Transport::ForgetName(volume::Ino directory, absl::string_view name) {
+  fuse_notify_inval_entry_out out = {};
+  out.parent = directory;
+  out.namelen = static_cast<uint32_t>(name.size());
+  char end = '\0';  // which namelen does not count
+  const iovec pieces[] = {{&out, sizeof(out)}, {const_cast<char*>(name.data()), name.size()}, {&end, 1}};
+  return Notify(FUSE_NOTIFY_INVAL_ENTRY, pieces);
+}
+
+int Transport::Notify(fuse_notify_code code, absl::Span<const iovec> pieces) {
+  fuse_out_header header = {};  // no request's: `unique` is 0, and `error` says what this is
+  header.error = code;
+  header.len = sizeof(header);
+  std::array<iovec, 4> message = {{{&header, sizeof(header)}}};
+  STAGEFS_CHECK(pieces.size() < message.size());
+  for (size_t i = 0; i < pieces.size(); ++i) {
+    message[i + 1] = pieces[i];
+    header.len += static_cast<uint32_t>(pieces[i].iov_len);
+  }
+  return writev(ports_[0]->fd, message.data(), static_cast<int>(pieces.size() + 1)) >= 0 ? 0 : errno;
+}
+
 ssize_t Transport::SendForLibrary(const iovec* pieces, int count) {
   size_t size = 0;
   for (int i = 0; i < count; ++i) size += pieces[i].iov_len;

@@ -32,6 +32,7 @@
 #include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "fs/fuse/buffer_pool.h"
+#include "fs/fuse/kernel_cache.h"
 #include "fs/fuse/options.h"
 #include "fs/fuse/request_port.h"
 #include "fs/fuse/uring_transport.h"
@@ -66,7 +67,7 @@ struct CurrentRequest {
   const fuse_init_in* init = nullptr;  // what the kernel offers, if this is INIT
 };
 
-class Transport {
+class Transport final : public KernelNotifier {
  public:
   // Buffers in all: about 32 MiB, more when there are more threads than a small machine has.
   static constexpr size_t kSmallBuffers = 256;
@@ -94,6 +95,9 @@ class Transport {
   void WaitUntilUnmounted();
 
   void* user() { return user_; }
+  // Which attributes the kernel may keep. Null, as it is unless set before Start(): all of them. Outlives the requests.
+  void set_kernel_cache(KernelCache* cache) { kernel_cache_ = cache; }
+  KernelCache* kernel_cache() { return kernel_cache_; }
   FuseStats stats() const;
   BufferPool& buffers() { return buffers_; }
 
@@ -105,6 +109,10 @@ class Transport {
   static CurrentRequest& current();
   // Makes the kernel ask for the attributes of `ino` when it next needs them. Any thread that holds no lock.
   void InvalidateAttributes(uint64_t ino);
+  // These may wait for requests to be answered: not for a thread that answers any. A mount that is gone knows nothing
+  // (an errno of some kind).
+  int ForgetContent(volume::Ino ino, uint64_t offset, uint64_t length) override;
+  int ForgetName(volume::Ino directory, absl::string_view name) override;
   void BeginRequest() { in_flight_.fetch_add(kOneInFlight, std::memory_order_relaxed); }
   void EndRequest();
   void CountRead(uint64_t bytes) { read_bytes_.fetch_add(bytes, std::memory_order_relaxed); }
@@ -127,12 +135,15 @@ class Transport {
   void ServeRequests(DevicePort& port);
   // False: the connection is over.
   bool ReceiveAndDispatch(DevicePort& port, Buffer* buffer);
+  // 0 or an errno, which the library would keep to itself.
+  int Notify(fuse_notify_code code, absl::Span<const iovec> pieces);
   ssize_t SendForLibrary(const iovec* pieces, int count);
   void SendInitReply(const fuse_init_in& offered, const iovec* pieces);
 
   // Constant after construction.
   const MountOptions& options_;
   void* const user_;
+  KernelCache* kernel_cache_ = nullptr;  // constant after Start()
   const RawHandler raw_;
   fuse_session* session_ = nullptr;
   std::vector<std::unique_ptr<DevicePort>> ports_;  // [0] is the session's

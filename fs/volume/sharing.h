@@ -4,15 +4,15 @@
 //
 // Invariant: no file has at the same time a writer at the mount and a direct writer that did not ask for sharing.
 //
-// A server that offers one door only needs none of this.
+// A server that offers one door only needs none of this. One that has it serves one mount of the volume at a time.
 //
 // Thread-safe. Callbacks run on any thread, or inside the call, under no lock.
 
 #ifndef STAGEFS_FS_VOLUME_SHARING_H_
 #define STAGEFS_FS_VOLUME_SHARING_H_
 
+#include <atomic>
 #include <cstdint>
-#include <string>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -41,7 +41,9 @@ class Sharing {
   class KernelCache {
    public:
     virtual ~KernelCache() = default;
-    // Forgets the pages of [offset, offset + length), up to the end if `length` is 0, and the attributes.
+    // Forgets the pages of [offset, offset + length), up to the end if `length` is 0, and the attributes. When `done`
+    // runs, whoever reads or asks later gets what the volume has now. (0, 0) comes when direct writing of the file begins
+    // and when it has ended: then attributes that are on their way to the kernel must not stay there, either.
     virtual void DropContent(Ino ino, uint64_t offset, uint64_t length, Done done) = 0;
     // Forgets what it knows of a name (that it does not exist, for one), and the directory's attributes and entries.
     virtual void DropName(Ino directory, absl::string_view name, Done done) = 0;
@@ -56,22 +58,27 @@ class Sharing {
     virtual void ContentChanged(Ino ino, uint64_t offset, uint64_t length, Done done) = 0;
   };
 
-  // Both may be null, and set again; the caller sees to it that no call is under way in the old one.
+  // From now on `cache` hears. Returns when no call is under way in the one before, which may then be destroyed (not to
+  // be called inside such a call). Null: the mount is gone, and with it all that was open there.
   void SetKernelCache(KernelCache* cache);
-  // Many files may have the same viewer. A viewer added twice to a file must be removed twice.
+  // Many files may have the same viewer. A viewer added twice to a file must be removed twice; it hears once of a change.
+  // Add it before the first look at the content: then no change can fall in between.
   void AddViewer(Ino ino, Viewer* viewer);
+  // ContentChanged() may still be under way on another thread: a viewer lives until the callers of Changed() have ended.
   void RemoveViewer(Ino ino, Viewer* viewer);
 
-  // Counts an opener, before its door opens the file. EBUSY: see the invariant.
+  // Counts an opener, before its door opens the file. EBUSY: see the invariant. A change at the mount that needs no open
+  // file (truncate(2) of a path) is a writer for as long as it takes.
   absl::Status Open(Ino ino, const Opener& opener);
-  // Takes it back: the same `opener`.
+  // Takes it back: the same `opener`. With the last direct writer, what the kernel kept meanwhile goes.
   void Close(Ino ino, const Opener& opener);
-  // Whether a change at the mount that needs no open file (truncate(2) of a path) has to fail with EBUSY.
-  absl::Status CheckMountChange(Ino ino) const;
-  // Whether anybody has it open for direct writing: then the kernel must not keep attributes, nor pages over an open().
+  // Whether anybody has it open for direct writing, or had until now and the kernel still has to forget what it kept
+  // meanwhile: then the kernel must not keep attributes, nor pages over an open(). Costs one load if there is no such
+  // file at all.
   bool DirectlyWritten(Ino ino) const;
 
-  // The file was opened for direct writing: what the kernel kept of it goes, before `done`. Call after Open().
+  // The file was opened for direct writing: what the kernel kept of it goes, before `done`. Call after Open(), and write
+  // nothing before `done`.
   void DirectWritingBegins(Ino ino, Done done);
   // Content has changed through `door`, and that change was accepted. `done` when no other door shows the old content:
   // the front end completes the operation then. Runs inside the call, and costs next to nothing, if nobody has to hear.
@@ -80,15 +87,40 @@ class Sharing {
   void NameChanged(Ino directory, absl::string_view name, Door door, Done done);
 
  private:
-  struct Use {
-    uint32_t mount_readers = 0, mount_writers = 0;
-    uint32_t direct_readers = 0, direct_writers = 0, exclusive_direct_writers = 0;
-    std::vector<Viewer*> viewers;
+  struct Looking {
+    Viewer* viewer;
+    uint32_t times;  // added and not removed
   };
+  struct Use {
+    bool idle() const {
+      return mount_readers + mount_writers + direct_readers + direct_writers + endings == 0 && viewers.empty();
+    }
+    bool directly_written() const { return direct_writers + endings > 0; }
+
+    uint32_t mount_readers = 0, mount_writers = 0;
+    uint32_t direct_readers = 0, direct_writers = 0;
+    uint32_t exclusive_direct_writers = 0;  // of these
+    uint32_t endings = 0;                   // last direct writers that have closed, and the kernel has yet to forget
+    std::vector<Looking> viewers;
+  };
+  using Uses = absl::flat_hash_map<Ino, Use>;
+
+  // Lets the kernel forget what Close() says, and then DirectlyWritten() end.
+  void EndDirectWriting(Ino ino, KernelCache* cache);
+  // The kernel's cache, if there is one, for one call outside the lock; EndKernelCall() follows it.
+  KernelCache* BeginKernelCall() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void EndKernelCall();
+  void EraseIfIdle(Uses::iterator use) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   mutable Mutex mutex_;
+  CondVar kernel_calls_ended_;
   KernelCache* kernel_cache_ ABSL_GUARDED_BY(mutex_) = nullptr;
-  absl::flat_hash_map<Ino, Use> uses_ ABSL_GUARDED_BY(mutex_);
+  uint32_t kernel_calls_ ABSL_GUARDED_BY(mutex_) = 0;  // under way
+  Uses uses_ ABSL_GUARDED_BY(mutex_);
+
+  // Changed under mutex_, and read without it by those who only want to know that there is none.
+  std::atomic<uint64_t> directly_written_files_ = 0;
+  std::atomic<uint64_t> viewers_ = 0;
 };
 
 }  // namespace stagefs::volume
