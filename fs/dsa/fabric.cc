@@ -199,6 +199,7 @@ int Endpoint::Start(bool write, void* local, size_t size_bytes, uint64_t remote_
                                         &transfer->context)
                              : fi_read(endpoint_.get(), local, size_bytes, descriptor, peer_, remote_address, key,
                                        &transfer->context);
+  if (code == 0 && !fabric_.has_wait_descriptors()) unreported_.push_back(transfer);
   return static_cast<int>(code);
 }
 
@@ -228,7 +229,8 @@ int Endpoint::TakeErrors() {
   while (fi_cq_readerr(queue_.get(), &event, 0) > 0) {
     ++taken;
     const int status = event.err > 0 ? -event.err : -EIO;
-    auto* const operation = static_cast<FabricOperation*>(event.op_context);
+    auto* operation = static_cast<FabricOperation*>(event.op_context);
+    if (operation == nullptr && !unreported_.empty()) operation = unreported_.front();
     // A transfer's failure is its owner's; a message that could not be sent, or was too long, is the end of the peer.
     if (operation == nullptr || operation->kind != FabricOperation::Kind::kTransfer) owner_.Broken(status);
     if (operation != nullptr) Finish(operation, status);
@@ -241,6 +243,7 @@ void Endpoint::Finish(FabricOperation* operation, int status) {
   switch (operation->kind) {
     case FabricOperation::Kind::kTransfer: {
       auto* const transfer = static_cast<Transfer*>(operation);
+      if (!unreported_.empty()) unreported_.pop_front();
       transfer->local.reset();
       transfer->done(transfer, status);
       break;

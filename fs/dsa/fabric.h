@@ -17,6 +17,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <span>
 #include <string>
@@ -125,7 +126,8 @@ class Endpoint {
   // Memory of kMaxMessageBytes for the next message: the same until Send() has taken it. Null: too many are under way;
   // Poll() first.
   std::byte* SendBuffer();
-  // Sends the first `size_bytes` of SendBuffer(). -EAGAIN: not now; Poll() first, the buffer is as it was.
+  // Sends the first `size_bytes` of SendBuffer(). -EAGAIN: not now; Poll() first, the buffer is as it was. The peer may
+  // have to do its part for that (the first time, both get to know each other): wake it in either case.
   int Send(size_t size_bytes);
   // Starts to move `size_bytes` between `local` and the peer's memory. -EAGAIN: not now; Poll() first.
   int Read(void* local, size_t size_bytes, uint64_t remote_address, uint64_t key, Transfer* transfer);
@@ -162,6 +164,8 @@ class Endpoint {
   std::vector<std::unique_ptr<Message>> messages_;
   std::vector<Message*> free_;        // to send
   std::vector<Message*> unposted_;    // to receive with, once the provider takes them
+  // With shm transfers are over when they were started, in order, and failed ones are reported without saying which.
+  std::deque<Transfer*> unreported_;
   FabricObject<fid_cq> queue_;
   FabricObject<fid_av> addresses_;
   FabricObject<fid_ep> endpoint_;

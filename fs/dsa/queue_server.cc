@@ -377,7 +377,7 @@ void QueueServer::Complete(Work* work) {
 }
 
 void QueueServer::SendCompletions() {
-  bool sent = false;
+  bool wake = false;
   while (!completed_.empty()) {
     std::byte* const memory = endpoint_->SendBuffer();
     if (memory == nullptr) break;
@@ -401,6 +401,7 @@ void QueueServer::SendCompletions() {
       if (!batch.Add(entry, data)) break;
     }
     const int code = endpoint_->Send(batch.Finish().size());
+    wake = true;  // the client may have to do something, if it could not be sent yet
     if (code == -EAGAIN) break;
     if (code != 0) {
       broken_ = true;
@@ -409,9 +410,8 @@ void QueueServer::SendCompletions() {
     for (size_t i = 0; i < count; ++i) free_works_.push_back(completed_[i]);
     completed_.erase(completed_.begin(), completed_.begin() + static_cast<ptrdiff_t>(count));
     active_ -= static_cast<uint32_t>(count);
-    sent = true;
   }
-  if (sent && doorbell_ != nullptr) doorbell_->Ring();
+  if (wake && doorbell_ != nullptr) doorbell_->Ring();
 }
 
 }  // namespace stagefs::dsa

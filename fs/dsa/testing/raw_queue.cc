@@ -17,7 +17,7 @@ constexpr std::chrono::seconds kPatience(20);
 
 }  // namespace
 
-RawQueue::RawQueue(DataPath& path, const std::string& provider, uint32_t depth) {
+RawQueue::RawQueue(DataPath& path, const std::string& provider, uint32_t depth) : path_(path) {
   std::string error;
   STAGEFS_CHECK(Fabric::Open(provider, "127.0.0.1", &fabric_, &error) == 0);
   STAGEFS_CHECK(Endpoint::Create(*fabric_, depth, *this, &endpoint_, &error) == 0);
@@ -31,7 +31,13 @@ RawQueue::RawQueue(DataPath& path, const std::string& provider, uint32_t depth) 
   STAGEFS_CHECK(endpoint_->SetPeer(grant_.name, &error) == 0);
 }
 
-RawQueue::~RawQueue() { endpoint_.reset(); }
+// The server's end first: within one process libfabric's shm does not survive messages to an endpoint that is closed.
+RawQueue::~RawQueue() {
+  std::promise<void> removed;
+  path_.RemoveQueue(grant_.queue, [&](absl::Status) { removed.set_value(); });
+  removed.get_future().wait();
+  endpoint_.reset();
+}
 
 uint32_t RawQueue::Register(ClientHandles& handles, void* memory, size_t size_bytes, uint32_t access) {
   std::string error;
@@ -55,9 +61,8 @@ uint64_t RawQueue::Post(std::vector<WorkEntry> works, const std::vector<std::str
   }
   const size_t size = batch.Finish().size();
   int code;
-  while ((code = endpoint_->Send(size)) == -EAGAIN && std::chrono::steady_clock::now() < end) Poll();
+  while ((code = TrySend(size)) == -EAGAIN && std::chrono::steady_clock::now() < end) Poll();
   EXPECT_EQ(code, 0);
-  if (doorbell_ != nullptr) doorbell_->Ring();
   return first;
 }
 
@@ -66,9 +71,14 @@ void RawQueue::SendRaw(const std::string& message) {
   while (endpoint_->SendBuffer() == nullptr && std::chrono::steady_clock::now() < end) Poll();
   std::memcpy(endpoint_->SendBuffer(), message.data(), message.size());
   int code;
-  while ((code = endpoint_->Send(message.size())) == -EAGAIN && std::chrono::steady_clock::now() < end) Poll();
+  while ((code = TrySend(message.size())) == -EAGAIN && std::chrono::steady_clock::now() < end) Poll();
   EXPECT_EQ(code, 0);
+}
+
+int RawQueue::TrySend(size_t size_bytes) {
+  const int code = endpoint_->Send(size_bytes);
   if (doorbell_ != nullptr) doorbell_->Ring();
+  return code;
 }
 
 RawCompletion RawQueue::Wait(uint64_t cookie) {

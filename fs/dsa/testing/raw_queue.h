@@ -25,7 +25,7 @@ struct RawCompletion {
 
 class RawQueue : private Endpoint::Owner {
  public:
-  // A queue of `path`, made and connected. Fails the test if that does not work.
+  // A queue of `path`, which must outlive it, made and connected. Ends the program if that does not work.
   RawQueue(DataPath& path, const std::string& provider, uint32_t depth);
   ~RawQueue() override;
 
@@ -52,7 +52,9 @@ class RawQueue : private Endpoint::Owner {
  private:
   void Received(std::span<const std::byte> message) override;
   void Broken(int) override {}
+  int TrySend(size_t size_bytes);
 
+  DataPath& path_;
   QueueGrant grant_;
   std::unique_ptr<Fabric> fabric_;
   std::vector<std::unique_ptr<Region>> regions_;
