@@ -128,7 +128,7 @@ std::vector<FileWorkload> GroupWorkloads() {
        {{Kind::kGroup, "s", "s", 40, 40}, ask, {Kind::kGroup, "s", "a", 480, 60}, sync}},
       {"a group with extents", {{Kind::kGroup, "a", "b", 3000, 80'000}, sync}},
       {"a group of numbers that are composed", {{Kind::kLargeGroup, "a", "b", 100, 8}, sync}},
-      {"composed over holes and the end", {{Kind::kLargeGroup, "s", "d/x", 10'000, 16}, sync}},
+      {"composed over holes and the end", {{Kind::kLargeGroup, "s", "d/x", 10'000, 8}, sync}},
       {"a group while others sync",
        {{Kind::kWrite, "s", "", 0, 10}, {Kind::kGroup, "a", "b", 1000, 64, false}, ask,
         {Kind::kGroup, "b", "d/x", 7000, 20'000, false}, ask, sync}},
