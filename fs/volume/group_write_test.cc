@@ -235,6 +235,24 @@ TEST_F(GroupWriteTest, LargeUnalignedWritesOverlap) {
   EXPECT_TRUE(All(a) == expected);
 }
 
+TEST_F(GroupWriteTest, SmallWritesFindTheBlocksThatLargeOnesMoved) {
+  const Ino a = FileWith("a", Pattern(1, 1 << 20));
+  ASSERT_EQ(Group()
+                .Write(a, 200'000, "one")
+                .Write(a, 100'000, Pattern(2, 200'000))
+                .Write(a, 200'010, "two")
+                .WriteStaged(tester_, a, 200'704, Pattern(3, 8192))
+                .Write(a, 204'000, "three")
+                .FetchAdd(a, 204'800, 0)
+                .Error(tester_),
+            0);
+  EXPECT_TRUE(All(a) == Pattern(1, 1 << 20)
+                            .replace(100'000, 200'000, Pattern(2, 200'000))
+                            .replace(200'010, 3, "two")
+                            .replace(200'704, 8192, Pattern(3, 8192))
+                            .replace(204'000, 5, "three"));
+}
+
 TEST_F(GroupWriteTest, SixteenMebibytesAreOneChangeAndNotAByteMore) {
   const Ino a = FileWith("a", "");
   const core::Lsn lsn = tester_.engine().accepted_lsn();
@@ -445,6 +463,39 @@ TEST(GroupSpaceTest, GroupsTakeTurnsForStagingMemory) {
   tester.Settle();
   EXPECT_EQ(over, 6);
   for (int i = 0; i < 6; ++i) EXPECT_TRUE(tester.Read(a, uint64_t(i) << 22, 4 << 20) == Pattern(i, 4 << 20)) << i;
+}
+
+// A composed group whose body has run and has to run again, for want of room or otherwise, must not write what it read
+// the first time.
+TEST(GroupSpaceTest, WhatOthersWriteBetweenTwoRunsIsNotLost) {
+  for (int seed = 1; seed <= 20; ++seed) {
+    VolumeTester::Options options = VolumeTester::NoMisses(65536);
+    options.engine.seed = seed;
+    options.engine.rerun_probability = 1;  // each body runs twice
+    options.engine.asynchronous = true;
+    VolumeTester tester(options);
+    const Ino a = tester.File(kRootIno, "a");
+    ASSERT_EQ(tester.Write(a, 0, Pattern(1, 800'000)), 0);
+    std::string expected = Pattern(1, 800'000).replace(3000, 6, "before").replace(7100, 6, "before");
+    Group group;
+    for (int i = 0; i < 20'000; ++i) group.FetchAdd(a, 16 + i % 2 * 4096, 1);
+    for (int i = 0; i < 2; ++i) {
+      const uint64_t at = 16 + i * 4096;
+      expected.replace(at, 8, Number(NumberAt(expected, at) + 10'000));
+    }
+    int over = 0;
+    for (const uint64_t offset : {3000, 7100}) {
+      tester.volume().Write(a, offset, AsBytes("before"), false, [&](const absl::StatusOr<size_t>&) { ++over; });
+    }
+    tester.volume().WriteGroup(group.parts(), [&](const absl::StatusOr<GroupResult>& result) {
+      EXPECT_TRUE(result.ok()) << result.status();
+      ++over;
+    });
+    tester.Settle();
+    ASSERT_EQ(over, 3);
+    EXPECT_TRUE(tester.Read(a, 0, 800'000) == expected) << "seed " << seed;
+    tester.ExpectClean();
+  }
 }
 
 TEST(GroupSpaceTest, StagedPartsDoNotWaitForMoreStagingMemory) {

@@ -130,8 +130,10 @@ std::vector<FileWorkload> GroupWorkloads() {
       {"a group of numbers that are composed", {{Kind::kLargeGroup, "a", "b", 100, 8}, sync}},
       {"composed over holes and the end", {{Kind::kLargeGroup, "s", "d/x", 10'000, 8}, sync}},
       {"a group while others sync",
-       {{Kind::kWrite, "s", "", 0, 10}, {Kind::kGroup, "a", "b", 1000, 64, false}, ask,
-        {Kind::kGroup, "b", "d/x", 7000, 20'000, false}, ask, sync}},
+       {{Kind::kWrite, "a", "", 1000, 10}, {Kind::kWrite, "b", "", 1000, 10},  // in memory from here on
+        {.kind = Kind::kGroup, .name = "a", .other = "b", .offset = 1000, .length = 64, .wait = false}, ask,
+        {.kind = Kind::kGroup, .name = "b", .other = "d/x", .offset = 7000, .length = 20'000, .wait = false}, ask,
+        sync}},
       {"groups one after the other",
        {{Kind::kGroup, "a", "b", 1000, 64}, ask, {Kind::kGroup, "b", "d/x", 900, 9000}, checkpoint,
         {Kind::kLargeGroup, "a", "a", 0, 8}, ask, {Kind::kGroup, "a", "s", 0, 70'000}, sync}},
