@@ -70,7 +70,7 @@ void ServedMount::Serve(const std::function<std::unique_ptr<VolumeHolder>()>& op
   parsed->statistics = [](const FuseStats& stats) { return FuseStatsJson(stats); };
   const std::unique_ptr<VolumeHolder> holder = open();
   absl::StatusOr<std::unique_ptr<FuseServer>> server =
-      FuseServer::Mount(holder->volume(), std::string(source), directory_, *parsed);
+      FuseServer::Mount(holder->volume(), std::string(source), directory_, *parsed, holder->sharing());
   if (!server.ok()) {
     Log(server.status().ToString());
     _exit(3);

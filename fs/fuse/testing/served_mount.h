@@ -15,6 +15,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "fs/fuse/testing/mount_watchdog.h"
+#include "fs/volume/sharing.h"
 #include "fs/volume/volume.h"
 
 namespace stagefs::fuse::testing {
@@ -24,6 +25,8 @@ class VolumeHolder {
  public:
   virtual ~VolumeHolder() = default;
   virtual volume::Volume& volume() = 0;
+  // If the mount is to be one door of several.
+  virtual volume::Sharing* sharing() { return nullptr; }
   // Called on SIGUSR1 (see ServedMount::MakeItFail).
   virtual void Fail() {}
 };
