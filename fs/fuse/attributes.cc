@@ -39,10 +39,8 @@ volume::AttributeChange ChangeOf(const struct stat& wanted, int which) {
   return change;
 }
 
-// As a writer for as long as it takes, so that no direct writer who shares with nobody comes in between.
+// Its caller has been counted as a writer.
 void Truncate(Serving& serving, fuse_ino_t ino, const volume::AttributeChange& change, Reply reply) {
-  const absl::Status counted = CountOpener(serving, ino, /*writes=*/true);
-  if (!counted.ok()) return reply.Status(counted);
   serving.volume.SetAttributes(
       ino, change,
       [&serving, ino, size_bytes = *change.size_bytes,
@@ -66,15 +64,20 @@ void Setattr(fuse_req_t request, fuse_ino_t ino, struct stat* wanted, int which,
   if (change.mode.has_value()) serving.privileges.Forget(ino);
   Reply reply(request);
   reply.KeepNoAttributes();
-  const bool takes_privileges = change.uid.has_value() || change.gid.has_value() || change.size_bytes.has_value();
+  // A writer for as long as it takes, so that no direct writer who shares with nobody comes in between.
+  const bool truncates = change.size_bytes.has_value();
+  const absl::Status counted = truncates ? CountOpener(serving, ino, /*writes=*/true) : absl::OkStatus();
+  if (!counted.ok()) return reply.Status(counted);
+  const bool takes_privileges = change.uid.has_value() || change.gid.has_value() || truncates;
   // A chmod in the same request says what the bits are to be.
   if (change.mode.has_value() || !takes_privileges) {
     return SetAttributes(serving, ino, change, std::move(reply));
   }
   serving.privileges.Drop(TransportOf(request), ino,
-                          [&serving, ino, change, reply = std::move(reply)](absl::Status status) mutable {
-                            if (!status.ok()) return reply.Status(status);
-                            SetAttributes(serving, ino, change, std::move(reply));
+                          [&serving, ino, change, truncates, reply = std::move(reply)](absl::Status status) mutable {
+                            if (status.ok()) return SetAttributes(serving, ino, change, std::move(reply));
+                            if (truncates) CountClose(serving, ino, /*writes=*/true);
+                            reply.Status(status);
                           });
 }
 

@@ -1,20 +1,23 @@
 // KernelCache: makes the mount's kernel forget, when content or names were changed by direct access, and decides which
 // attributes it may keep.
 //
-// One thread, which holds nothing, sends the notifications. The kernel takes one of a page only when it has the lock of
-// that page, which it keeps while a READ or WRITE of it is under way, and one of a name only when it has the lock of the
-// directory: so they wait for requests to be answered, and nothing that answers requests may wait for them.
+// Threads that hold nothing send the notifications. The kernel takes one of a page only when it has the lock of that
+// page, which it keeps while a READ or WRITE of it is under way: so they wait for requests to be answered, and nothing
+// that answers requests may wait for them. It takes one of a name only when it has the lock of the directory, which a
+// program that lists it can hold for as long as it likes (by taking the listing into memory whose faults it handles
+// itself): so those go by a thread of their own, and content does not wait for them.
 //
 // Attributes are the hard part: an answer may be under way with what the volume had a moment ago, and be believed for
-// ever. They may be kept only if all of this holds, and (Ino) stands for the file they are of:
+// ever. They may be kept only if all of this holds:
 //   1. No direct writer has the file open when the answer is made, and
-//   2. no direct writing began or ended, of whatever file, while the volume was asked (generation()). Then they are true
-//      when the answer is made.
+//   2. no direct writing began or ended, of whatever file, while the volume was asked (generation()). With 1, they are
+//      true when the answer is made.
 //   3. The kernel drops them if direct writing begins before it has taken them. If it knows the inode, it does so by
-//      itself: a notification gives the inode a newer attr_version, and attributes that were asked for under an older one
-//      are not believed. If it does not know it yet (the answer to a LOOKUP that will make it known, or to a CREATE) the
-//      notification fails with ENOENT. As long as an answer about that inode may be under way, it is sent again until the
-//      kernel knows the inode, and then 2 or the attr_version holds.
+//      itself: a notification gives the inode a newer attr_version, and attributes that were asked for under an older
+//      one are not believed. If it does not know it yet (the answer to a LOOKUP or CREATE will make it known) the
+//      notification fails with ENOENT. As long as an answer about that inode may be under way, it is sent again
+//      until the kernel knows the inode.
+// For names and directories the same holds, with the making of a name in place of direct writing.
 // Answers to SETATTR and LINK are believed whatever happened meanwhile: with direct access they carry attributes that
 // are not to be kept at all (Reply::KeepNoAttributes).
 //
@@ -63,7 +66,7 @@ class KernelCache final : public volume::Sharing::KernelCache {
 
   // `sharing` and `notifier` outlive this.
   KernelCache(const volume::Sharing& sharing, KernelNotifier& notifier);
-  // No call may come any more. What waits is sent, and its `done` runs, before this returns.
+  // No call may come any more. What waits is sent once more, and its `done` runs, before this returns.
   ~KernelCache() override;
   KernelCache(const KernelCache&) = delete;
   KernelCache& operator=(const KernelCache&) = delete;
@@ -89,10 +92,27 @@ class KernelCache final : public volume::Sharing::KernelCache {
     Clock::time_point due = {};  // of the next attempt
   };
 
-  void Post(Drop drop);
-  void Run();
-  // The next one to be tried, when it is due; false: this is the end.
-  bool Take(Drop* drop);
+  // A thread, and what it has to send.
+  class Lane {
+   public:
+    explicit Lane(KernelCache& cache);
+    ~Lane();
+    void Post(Drop drop);
+
+   private:
+    void Run();
+    // The next one to be tried, when it is due; false: this is the end.
+    bool Take(Drop* drop);
+
+    KernelCache& cache_;
+    Mutex mutex_;
+    CondVar changed_;
+    bool ending_ ABSL_GUARDED_BY(mutex_) = false;
+    std::deque<Drop> drops_ ABSL_GUARDED_BY(mutex_);
+    std::deque<Drop> retries_ ABSL_GUARDED_BY(mutex_);  // in the order in which they are due
+    std::thread thread_;
+  };
+
   // Whether that is all; else it has to be tried again.
   bool Send(const Drop& drop);
   bool AnswerMayBeUnderWay(Ino ino) const;
@@ -103,13 +123,9 @@ class KernelCache final : public volume::Sharing::KernelCache {
   std::atomic<uint64_t> generation_ = 0;
   // When an answer was made about any of a slot's inodes, on the monotonic clock. 0: never.
   std::array<std::atomic<int64_t>, kSlots> answered_ms_ = {};
-  std::atomic<bool> ending_ = false;  // set under mutex_
+  std::atomic<bool> ending_ = false;
 
-  Mutex mutex_;
-  CondVar changed_;
-  std::deque<Drop> drops_ ABSL_GUARDED_BY(mutex_);
-  std::deque<Drop> retries_ ABSL_GUARDED_BY(mutex_);  // in the order in which they are due
-  std::thread thread_;
+  Lane content_, names_;
 };
 
 }  // namespace stagefs::fuse

@@ -33,6 +33,8 @@ class FakeKernel final : public KernelNotifier {
   int ForgetName(volume::Ino directory, absl::string_view name) override {
     MutexLock lock(&mutex_);
     told_.push_back(absl::StrCat("name ", directory, " ", name));
+    changed_.SignalAll();
+    while (directory_held_) changed_.Wait(&mutex_);
     return ENOENT;
   }
 
@@ -45,6 +47,12 @@ class FakeKernel final : public KernelNotifier {
   void SetStopped(bool stopped) {
     MutexLock lock(&mutex_);
     stopped_ = stopped;
+    changed_.SignalAll();
+  }
+  // Whether it waits for the lock of a directory.
+  void SetDirectoryHeld(bool held) {
+    MutexLock lock(&mutex_);
+    directory_held_ = held;
     changed_.SignalAll();
   }
   void WaitUntilTold(size_t count) {
@@ -60,6 +68,7 @@ class FakeKernel final : public KernelNotifier {
   Mutex mutex_;
   CondVar changed_;
   uint64_t unknown_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool directory_held_ ABSL_GUARDED_BY(mutex_) = false;
   bool stopped_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<std::string> told_ ABSL_GUARDED_BY(mutex_);
 };
@@ -95,6 +104,18 @@ TEST_F(KernelCacheTest, ANameIsDroppedBeforeItsDirectory) {
   });
   done.wait(false);
   EXPECT_EQ(kernel_.told(), (std::vector<std::string>{"name 1 new", "content 1 0 0"}));
+}
+
+TEST_F(KernelCacheTest, WhoHoldsADirectoryHoldsUpNoContent) {
+  kernel_.SetDirectoryHeld(true);
+  std::atomic<bool> done = false;
+  cache_->DropName(1, "new", [&done] { done.store(true); });
+  kernel_.WaitUntilTold(1);
+  DropContent(0, 0);
+  EXPECT_FALSE(done.load());
+  kernel_.SetDirectoryHeld(false);
+  cache_.reset();
+  EXPECT_TRUE(done.load());
 }
 
 TEST_F(KernelCacheTest, AnInodeThatTheKernelCannotGetToKnowIsTriedOnce) {

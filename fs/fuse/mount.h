@@ -35,8 +35,8 @@ class FuseServer {
  public:
   // Mounts `volume` on `directory` and serves it. On return the mount is usable: the kernel has the answer to INIT and
   // the host's settings (read-ahead) are made. If `source_name` is the path of a block device the type is fuseblk.
-  // With `sharing`, it is one door of several: openers are counted there, changes told, and the kernel remembers nothing
-  // that a direct writer may change (docs/fuse.md). `volume` and `sharing` must outlive the server. Errors: as
+  // With `sharing`, it is one door of several: openers are counted there, changes told, and the kernel remembers
+  // nothing that a direct writer may change (docs/fuse.md). `volume` and `sharing` must outlive the server. Errors: as
   // MountKernel(), and Internal.
   static absl::StatusOr<std::unique_ptr<FuseServer>> Mount(volume::Volume& volume, const std::string& source_name,
                                                            const std::string& directory, const MountOptions& options,

@@ -327,6 +327,35 @@ TEST_F(MountSharingTest, WhatTheKernelReadWhileADirectWriterHadTheFileIsNotReadA
   EXPECT_EQ(ReadFile(Path("f")), "new");
 }
 
+TEST_F(MountSharingTest, WhatTheKernelReadWhileADirectWriterHadTheFileIsForgottenWhenItIsOpenedAgain) {
+  const Ino ino = MakeFile("old");
+  OpenDirectlyWhenReleased(ino);
+  const uint64_t releases = RequestCount("release");
+  EXPECT_EQ(ReadFile(Path("f")), "old");
+  while (RequestCount("release") == releases) sched_yield();
+  WriteDirectly(ino, 0, "new");
+  EXPECT_EQ(ReadFile(Path("f")), "new");
+  CloseDirectly(ino);
+}
+
+// The kernel believes the answers to these whatever it has been told meanwhile.
+TEST_F(MountSharingTest, AttributesThatComeWithAChangeOfThemAreNotKept) {
+  MakeFile("123");
+  const auto asks = [this] {
+    const uint64_t before = RequestCount("getattr");
+    Stat(Path("f"));
+    return RequestCount("getattr") > before;
+  };
+  asks();
+  EXPECT_FALSE(asks());
+  ASSERT_EQ(chmod(Path("f").c_str(), 0600), 0);
+  EXPECT_TRUE(asks());
+  EXPECT_FALSE(asks());
+  ASSERT_EQ(link(Path("f").c_str(), Path("g").c_str()), 0);
+  EXPECT_TRUE(asks());
+  EXPECT_FALSE(asks());
+}
+
 TEST_F(MountSharingTest, TheKernelKeepsAttributesAndPagesWhileNobodyWritesDirectly) {
   const Ino ino = MakeFile(std::string(4096, 'a'));
   const auto requests_of_a_look = [this] {

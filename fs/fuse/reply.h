@@ -22,8 +22,8 @@
 
 namespace stagefs::fuse {
 
-// The kernel sees every change but those of direct access (fs/fuse/kernel_cache.h), so what it knows stays true: about 30
-// years, in seconds.
+// The kernel sees every change but those of direct access (fs/fuse/kernel_cache.h), so what it knows stays true: about
+// 30 years, in seconds.
 inline constexpr double kForeverSeconds = 1e9;
 
 struct stat ToStat(const volume::Attributes& attributes);
@@ -60,8 +60,8 @@ class Reply {
   Reply& operator=(Reply&&) = delete;
   ~Reply();  // must have answered
 
-  // How long the kernel may keep `attributes`, which were asked for since this was made; 0: not beyond this answer. To be
-  // called when the answer is made.
+  // How long the kernel may keep `attributes`, which were asked for since this was made; 0: not beyond this answer. To
+  // be called when the answer is made.
   double AttributeSeconds(const volume::Attributes& attributes);
   // With direct access, the kernel is not to keep the attributes in this answer: those to SETATTR and LINK it would
   // believe even if it was told meanwhile to forget what it knows.

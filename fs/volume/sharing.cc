@@ -162,8 +162,8 @@ void Sharing::DirectWritingBegins(Ino ino, Done done) {
   EndKernelCall();
 }
 
-// Why the kernel need not hear of a direct change to a file that is not open at the mount: a door counts its opener here
-// before it looks whether to keep pages (DirectlyWritten). If the mount's opener was counted before our look, it hears.
+// Why the kernel need not hear of a direct change to a file that is not open at the mount: the mount counts its opener
+// here before it looks whether to keep pages (DirectlyWritten). If he was counted before our look, the kernel hears.
 // If after, it also sees the direct writer, who was counted before he wrote; so the kernel drops at that open() what it
 // had, and reads what the volume has, which is the change and more. What it keeps of attributes meanwhile has no
 // validity beyond the answer that brought them.
@@ -186,7 +186,7 @@ void Sharing::Changed(Ino ino, uint64_t offset, uint64_t length, Door door, Done
     cache->DropContent(ino, offset, length, Joined::Part(joined));
     EndKernelCall();
   }
-  for (const Looking& looking : viewers) looking.viewer->ContentChanged(ino, offset, length, Joined::Part(joined));
+  for (const Looking& one : viewers) one.viewer->ContentChanged(ino, offset, length, Joined::Part(joined));
 }
 
 // Only the kernel remembers names, and of its own doing it knows.

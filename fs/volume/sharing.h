@@ -42,8 +42,8 @@ class Sharing {
    public:
     virtual ~KernelCache() = default;
     // Forgets the pages of [offset, offset + length), up to the end if `length` is 0, and the attributes. When `done`
-    // runs, whoever reads or asks later gets what the volume has now. (0, 0) comes when direct writing of the file begins
-    // and when it has ended: then attributes that are on their way to the kernel must not stay there, either.
+    // runs, whoever reads or asks later gets what the volume has now. (0, 0) comes when direct writing of the file
+    // begins and when it has ended: then attributes that are on their way to the kernel must not stay there, either.
     virtual void DropContent(Ino ino, uint64_t offset, uint64_t length, Done done) = 0;
     // Forgets what it knows of a name (that it does not exist, for one), and the directory's attributes and entries.
     virtual void DropName(Ino directory, absl::string_view name, Done done) = 0;
@@ -61,14 +61,14 @@ class Sharing {
   // From now on `cache` hears. Returns when no call is under way in the one before, which may then be destroyed (not to
   // be called inside such a call). Null: the mount is gone, and with it all that was open there.
   void SetKernelCache(KernelCache* cache);
-  // Many files may have the same viewer. A viewer added twice to a file must be removed twice; it hears once of a change.
+  // Many files may have one viewer. A viewer added twice to a file must be removed twice; of a change it hears once.
   // Add it before the first look at the content: then no change can fall in between.
   void AddViewer(Ino ino, Viewer* viewer);
-  // ContentChanged() may still be under way on another thread: a viewer lives until the callers of Changed() have ended.
+  // ContentChanged() may still be under way on another thread: a viewer lives until all calls of Changed() are over.
   void RemoveViewer(Ino ino, Viewer* viewer);
 
-  // Counts an opener, before its door opens the file. EBUSY: see the invariant. A change at the mount that needs no open
-  // file (truncate(2) of a path) is a writer for as long as it takes.
+  // Counts an opener, before its door opens the file. EBUSY: see the invariant. A change at the mount that needs no
+  // open file (truncate(2) of a path) is a writer for as long as it takes.
   absl::Status Open(Ino ino, const Opener& opener);
   // Takes it back: the same `opener`. With the last direct writer, what the kernel kept meanwhile goes.
   void Close(Ino ino, const Opener& opener);
@@ -77,8 +77,8 @@ class Sharing {
   // file at all.
   bool DirectlyWritten(Ino ino) const;
 
-  // The file was opened for direct writing: what the kernel kept of it goes, before `done`. Call after Open(), and write
-  // nothing before `done`.
+  // The file was opened for direct writing: what the kernel kept of it goes, before `done`. Call after Open(), and
+  // write nothing before `done`.
   void DirectWritingBegins(Ino ino, Done done);
   // Content has changed through `door`, and that change was accepted. `done` when no other door shows the old content:
   // the front end completes the operation then. Runs inside the call, and costs next to nothing, if nobody has to hear.
