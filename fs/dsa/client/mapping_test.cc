@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
-#include <setjmp.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -304,11 +303,13 @@ TEST_F(MappingTest, StoresDuringPersistAreNotLost) {
     }
   });
   // Some of them fall into the time when the change is under way, or they would not go on.
+  int sent = 0;
   server_.before_persist = [&] {
+    ++sent;
     const uint64_t before = stores.load();
     while (stores.load() < before + 5) std::this_thread::yield();
   };
-  for (int round = 0; round < 500; ++round) PersistAll(*mapping);
+  while (sent < 500) PersistAll(*mapping);
   over = true;
   storing.join();
   server_.before_persist = nullptr;
@@ -318,6 +319,12 @@ TEST_F(MappingTest, StoresDuringPersistAreNotLost) {
 
 TEST_F(MappingTest, PersistsOfTheSamePageByTwoThreadsFollowOneAnother) {
   const auto mapping = Map(0, kPage);
+  std::atomic<int> sending = 0;
+  server_.before_persist = [&] {
+    EXPECT_EQ(++sending, 1);
+    for (int pause = 0; pause < 5; ++pause) std::this_thread::yield();
+    --sending;
+  };
   const auto work = [&](uint64_t from) {
     for (int round = 0; round < 2000; ++round) {
       const uint64_t at = from + round % (kPage / 2);
