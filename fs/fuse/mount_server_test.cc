@@ -21,6 +21,7 @@
 #include "fs/fuse/testing/memory_volume.h"
 #include "fs/fuse/testing/mounted_test.h"
 #include "fs/fuse/testing/test_transport.h"
+#include "fs/volume/sharing.h"
 #include "sal/check.h"
 #include "sal/mutex.h"
 
@@ -93,6 +94,29 @@ class HoldingHolder final : public VolumeHolder {
 std::function<std::unique_ptr<VolumeHolder>()> HoldUntilThereAre(size_t count) {
   return [count] { return std::make_unique<HoldingHolder>(count); };
 }
+
+// A direct writer opens each new file before its creator hears of it.
+class RacingHolder final : public VolumeHolder {
+ public:
+  volume::Volume& volume() override { return volume_; }
+  volume::Sharing* sharing() override { return &volume_.sharing_; }
+
+ private:
+  class RacingVolume final : public MemoryVolume {
+   public:
+    void Create(volume::Ino directory, absl::string_view name, const volume::NewFile& file, bool open,
+                volume::Callback<volume::Attributes> done) override {
+      MemoryVolume::Create(directory, name, file, open,
+                           [this, done = std::move(done)](absl::StatusOr<volume::Attributes> made) mutable {
+                             STAGEFS_CHECK(sharing_.Open(made->ino, {volume::Sharing::Door::kDirect, true}).ok());
+                             std::move(done)(std::move(made));
+                           });
+    }
+    volume::Sharing sharing_;
+  };
+
+  RacingVolume volume_;
+};
 
 // `count` threads, each with one write of `size` bytes to a file of its own.
 std::vector<std::thread> StartWriters(const ServedMount& mounted, const std::string& prefix, int count, size_t size) {
@@ -205,6 +229,18 @@ TEST(MountServerTest, WhenTheBuffersAreUsedUpRequestsWaitAndNothingIsLost) {
   for (int i = 0; i < kWriters; ++i) {
     EXPECT_TRUE(ReadFile(mounted.Path(absl::StrCat("f", i))) == Pattern(1 << 20, static_cast<unsigned>(i)));
   }
+}
+
+TEST(MountServerTest, ANewFileThatADirectWriterWasFasterToOpenIsThereAndBusy) {
+  ServedMount mounted([] { return std::make_unique<RacingHolder>(); }, "");
+  ASSERT_TRUE(mounted.ok());
+  EXPECT_EQ(Errno(access(mounted.Path("f").c_str(), F_OK)), ENOENT);
+  EXPECT_EQ(Errno(open(mounted.Path("f").c_str(), O_WRONLY | O_CREAT, 0644)), EBUSY);
+  // The kernel hears so a moment later.
+  while (access(mounted.Path("f").c_str(), F_OK) != 0) ASSERT_EQ(errno, ENOENT);
+  EXPECT_EQ(ReadFile(mounted.Path("f")), "");
+  EXPECT_EQ(Errno(open(mounted.Path("f").c_str(), O_WRONLY)), EBUSY);
+  EXPECT_EQ(mounted.Unmount(), 0);
 }
 
 TEST(MountServerTest, AMountPointThatIsMissingOrNoDirectoryIsRefused) {
