@@ -36,8 +36,8 @@ struct StagedBlocks {
 absl::StatusOr<size_t> ReadContent(VolumeState& state, core::Transaction& tx, Ino ino, const Inode& inode,
                                    uint64_t offset, absl::Span<std::byte> destination);
 
-// Reads [offset, offset + destination.size()), within one block, in the body itself. What lies in holes or behind the end
-// of the file reads as zeros.
+// Reads [offset, offset + destination.size()), within one block, in the body itself. What lies in holes or behind the
+// end of the file reads as zeros.
 absl::Status ReadNow(VolumeState& state, core::Transaction& tx, Ino ino, const Inode& inode, uint64_t offset,
                      absl::Span<std::byte> destination);
 

@@ -1,7 +1,7 @@
 // GroupChange: the change that a group is (group_plan.h), in one or more runs of its body.
 //
-// Between Plan and body its owner gives it the staging buffers it asks for, and has it fill them. What depends on the old
-// content is filled in by the first run that gets so far; a later run that finds other content there needs new buffers.
+// Before the body runs its owner gives it the staging buffers it asks for, and has it fill them. What depends on the
+// old content is filled in by the first run that gets so far; one that finds other content there needs new buffers.
 //
 // Not thread-safe; bodies are serialised by the engine's sequencer lock.
 

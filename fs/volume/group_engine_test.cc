@@ -1,5 +1,5 @@
-// Groups on the real engine: what is bounded there (log, dirty blocks, cache, staging memory) must make none of them hang
-// or fail without saying why, and one that has been lost from memory must be read back.
+// Groups on the real engine: what is bounded there (log, dirty blocks, cache, staging memory) must make none of them
+// hang, or fail without saying why, and what is not in memory must be read.
 
 #include <sys/stat.h>
 
@@ -175,7 +175,8 @@ TEST_P(GroupEngineTest, ManySmallScatteredWrites) {
     const std::string now = Read(ino, kFileBytes * 2);
     std::string expected = now;
     // The last ones go beyond the end.
-    const auto parts = Writes(ino, bytes, count, 64, [&](uint64_t i) { return i * (kFileBytes / count + 3); }, &expected);
+    const auto offset_of = [&](uint64_t i) { return i * (kFileBytes / count + 3); };
+    const auto parts = Writes(ino, bytes, count, 64, offset_of, &expected);
     Reopen();
     ExpectAllOrRefused(ino, parts, now, expected);
   }
@@ -184,12 +185,12 @@ TEST_P(GroupEngineTest, ManySmallScatteredWrites) {
 TEST_P(GroupEngineTest, SixteenMebibytesInPiecesOfAllSizes) {
   const std::string before = Pattern(1, kFileBytes), bytes = Pattern(2, kMaxGroupBytes + 4096);
   const Ino ino = FileWith("f", before);
-  for (const uint64_t length : {uint64_t{4096}, uint64_t{60'000}, uint64_t{100'001}, uint64_t{1} << 20, kMaxGroupBytes}) {
+  for (const uint64_t length : {4096, 60'000, 100'001, 1 << 20, 16 << 20}) {
     SCOPED_TRACE(length);
     const std::string now = Read(ino, kFileBytes * 2);
     std::string expected = now;
-    const auto parts = Writes(ino, bytes, kMaxGroupBytes / length, length,
-                              [&](uint64_t i) { return length == 4096 ? i * 4096 : i * (length + 5000) + 17; }, &expected);
+    const auto offset_of = [&](uint64_t i) { return length == 4096 ? i * 4096 : i * (length + 5000) + 17; };
+    const auto parts = Writes(ino, bytes, kMaxGroupBytes / length, length, offset_of, &expected);
     ExpectAllOrRefused(ino, parts, now, expected);
   }
 }
@@ -209,7 +210,7 @@ TEST_P(GroupEngineTest, MoreBlocksThanCanBeMergedAreRefused) {
   EXPECT_EQ(Read(ino, 100), "");
 }
 
-// Large groups, groups that must be merged, and plain writes, all at once, where there is staging memory for few of them.
+// Large groups, groups that must be merged, and plain writes, all at once, with staging memory for few of them.
 TEST_P(GroupEngineTest, ManyAtOnceAllComeToAnEnd) {
   const std::string before = Pattern(1, kFileBytes), bytes = Pattern(2, 4 << 20);
   const Ino ino = FileWith("f", before);

@@ -1,83 +1,19 @@
-// Groups: what they write, in which order, and what they leave alone. group_engine_test.cc has those of the real engine.
+// Groups: what they write, in which order, and what they leave alone. The real engine's: group_engine_test.cc.
 
 #include <sys/stat.h>
 
 #include <cerrno>
-#include <cstring>
-#include <map>
 #include <string>
-#include <utility>
 #include <vector>
 
+#include "fs/volume/group_tester.h"
 #include "fs/volume/volume_tester.h"
 #include "gtest/gtest.h"
-#include "sal/random.h"
 
 namespace stagefs::volume::testing {
 namespace {
 
 using Kind = ContentChange::Kind;
-using core::kBlockBytes;
-
-absl::Span<const std::byte> AsBytes(absl::string_view s) {
-  return {reinterpret_cast<const std::byte*>(s.data()), s.size()};
-}
-
-uint64_t NumberAt(const std::string& bytes, uint64_t offset) {
-  uint64_t number = 0;
-  std::memcpy(&number, bytes.data() + offset, sizeof(number));
-  return number;
-}
-
-std::string Number(uint64_t number) { return std::string(reinterpret_cast<const char*>(&number), sizeof(number)); }
-
-// A group in the making; keeps the bytes that it writes.
-class Group {
- public:
-  Group& Write(Ino ino, uint64_t offset, std::string bytes) {
-    bytes_.push_back(std::make_unique<std::string>(std::move(bytes)));
-    ContentChange& part = Add(Kind::kWrite, ino, offset);
-    part.bytes = AsBytes(*bytes_.back());
-    return *this;
-  }
-  Group& WriteStaged(VolumeTester& tester, Ino ino, uint64_t offset, const std::string& bytes) {
-    const auto data = tester.engine().TryStage(bytes.size() / kBlockBytes);
-    std::memcpy(data->bytes().data(), bytes.data(), bytes.size());
-    data->Seal();
-    Add(Kind::kWriteStaged, ino, offset).staged = data;
-    return *this;
-  }
-  Group& CompareAndSwap(Ino ino, uint64_t offset, uint64_t expected, uint64_t number) {
-    ContentChange& part = Add(Kind::kCompareAndSwap, ino, offset);
-    part.expected = expected;
-    part.operand = number;
-    return *this;
-  }
-  Group& FetchAdd(Ino ino, uint64_t offset, uint64_t number) {
-    Add(Kind::kFetchAdd, ino, offset).operand = number;
-    return *this;
-  }
-
-  absl::StatusOr<GroupResult> Run(VolumeTester& tester) {
-    return tester.Wait<GroupResult>([&](auto done) { tester.volume().WriteGroup(parts_, std::move(done)); });
-  }
-  int Error(VolumeTester& tester) { return ToErrno(Run(tester).status()); }
-
-  const std::vector<ContentChange>& parts() const { return parts_; }
-
- private:
-  ContentChange& Add(Kind kind, Ino ino, uint64_t offset) {
-    ContentChange part;
-    part.kind = kind;
-    part.ino = ino;
-    part.offset = offset;
-    parts_.push_back(std::move(part));
-    return parts_.back();
-  }
-
-  std::vector<ContentChange> parts_;
-  std::vector<std::unique_ptr<std::string>> bytes_;
-};
 
 class GroupWriteTest : public ::testing::Test {
  protected:
@@ -100,7 +36,8 @@ TEST_F(GroupWriteTest, PartsOnSeveralFilesAreOneChange) {
   const Ino b = FileWith("b", Pattern(2, 100));  // inline
   const Ino c = FileWith("c", "");
   const core::Lsn before = tester_.engine().accepted_lsn();
-  const auto result = Group().Write(a, 5000, "xyz").Write(b, 50, "in").Write(c, 8190, "hole").Write(a, 0, "A").Run(tester_);
+  const auto result =
+      Group().Write(a, 5000, "xyz").Write(b, 50, "in").Write(c, 8190, "hole").Write(a, 0, "A").Run(tester_);
   ASSERT_TRUE(result.ok()) << result.status();
   EXPECT_EQ(result->lsn, before + 1);
   EXPECT_EQ(tester_.engine().accepted_lsn(), before + 1);
@@ -503,9 +440,11 @@ TEST(GroupSpaceTest, StagedPartsDoNotWaitForMoreStagingMemory) {
   options.engine.staging_blocks = 100;
   VolumeTester tester(options);
   const Ino a = tester.File(kRootIno, "a");
-  EXPECT_EQ(Group().WriteStaged(tester, a, 0, Pattern(1, 90 * 4096)).Write(a, 1 << 20, Pattern(2, 90'000)).Error(tester),
-            ENOMEM);
+  Group mixed;
+  mixed.WriteStaged(tester, a, 0, Pattern(1, 90 * 4096)).Write(a, 1 << 20, Pattern(2, 90'000));
+  EXPECT_EQ(mixed.Error(tester), ENOMEM);
   EXPECT_EQ(tester.Stat(a).size_bytes, 0u);
+  mixed = Group();  // its staged data are gone
   EXPECT_EQ(Group().Write(a, 1 << 20, Pattern(2, 90'000)).Error(tester), 0);
 }
 
@@ -519,101 +458,6 @@ TEST(GroupSpaceTest, AFailedEngineRefusesGroups) {
   EXPECT_EQ(Group().Write(a, 0, "x").Error(tester), EROFS);
   EXPECT_EQ(Group().Write(a, 0, Pattern(1, 4 << 20)).Error(tester), EROFS);
 }
-
-// --- Against a model ---
-
-using Contents = std::map<Ino, std::string>;
-
-// What `parts` make of `contents`, in plain bytes.
-std::vector<uint64_t> Apply(const std::vector<ContentChange>& parts, Contents* contents) {
-  std::vector<uint64_t> previous;
-  for (const ContentChange& part : parts) {
-    std::string& content = (*contents)[part.ino];
-    std::string bytes;
-    uint64_t before = 0;
-    if (part.kind == Kind::kWrite || part.kind == Kind::kWriteStaged) {
-      const auto span = part.kind == Kind::kWrite
-                            ? part.bytes
-                            : absl::Span<const std::byte>(const_cast<core::StagedData&>(*part.staged).bytes());
-      bytes.assign(reinterpret_cast<const char*>(span.data()), span.size());
-    } else {
-      std::string old = part.offset < content.size() ? content.substr(part.offset, 8) : "";
-      old.resize(8);
-      before = NumberAt(old, 0);
-      if (part.kind == Kind::kFetchAdd && part.operand != 0) bytes = Number(before + part.operand);
-      if (part.kind == Kind::kCompareAndSwap && before == part.expected) bytes = Number(part.operand);
-    }
-    previous.push_back(before);
-    if (bytes.empty()) continue;
-    if (content.size() < part.offset + bytes.size()) content.resize(part.offset + bytes.size());
-    content.replace(part.offset, bytes.size(), bytes);
-  }
-  return previous;
-}
-
-Group RandomGroup(sal::Random64& random, VolumeTester& tester, const std::vector<Ino>& files) {
-  Group group;
-  // Now and then too much to be logged.
-  const uint64_t parts = random.OneIn(4) ? random.Between(200, 500) : random.Between(1, 12);
-  const uint64_t most = parts > 100 ? 9000 : random.OneIn(4) ? 200'000 : random.OneIn(2) ? 9000 : 100;
-  const uint64_t span = random.OneIn(3) ? 700 : random.OneIn(2) ? 30'000 : 600'000;
-  for (uint64_t i = 0; i < parts; ++i) {
-    const Ino ino = files[random.Below(files.size())];
-    const uint64_t offset = random.Below(span);
-    switch (random.Below(8)) {
-      case 0: group.FetchAdd(ino, offset / 8 * 8, random.Below(3)); break;
-      case 1: group.CompareAndSwap(ino, offset / 8 * 8, random.Below(2), random.Below(3)); break;
-      case 2:
-        if (parts < 100) {
-          group.WriteStaged(tester, ino, offset / 4096 * 4096, Pattern(random.Next(), random.Between(1, 20) * 4096));
-          break;
-        }
-        [[fallthrough]];
-      case 3: group.Write(ino, offset / 4096 * 4096, std::string(random.Between(0, 3) * 4096, '\0')); break;
-      default: group.Write(ino, offset, Pattern(random.Next(), random.Below(most))); break;
-    }
-  }
-  return group;
-}
-
-class GroupModelTest : public ::testing::TestWithParam<int> {};
-
-TEST_P(GroupModelTest, RandomGroupsDoWhatTheModelSays) {
-  sal::Random64 random(GetParam());
-  VolumeTester::Options options;
-  options.engine = VolumeTester::Misses(GetParam());
-  options.engine.miss_probability = options.engine.rerun_probability = random.OneIn(2) ? 0.1 : 0.01;
-  VolumeTester tester(options);
-  std::vector<Ino> files;
-  for (int i = 0; i < 4; ++i) files.push_back(tester.File(kRootIno, "f" + std::to_string(i)));
-  Contents contents;
-  for (int step = 0; step < 40; ++step) {
-    SCOPED_TRACE(::testing::Message() << "seed " << GetParam() << ", step " << step);
-    if (random.OneIn(8)) {
-      const Ino ino = files[random.Below(files.size())];
-      const uint64_t size = random.OneIn(2) ? random.Below(500) : random.Below(300'000);
-      ASSERT_EQ(tester.Truncate(ino, size), 0);
-      contents[ino].resize(size);
-      continue;
-    }
-    Group group = RandomGroup(random, tester, files);
-    const core::Lsn lsn = tester.engine().accepted_lsn();
-    const absl::StatusOr<GroupResult> result = group.Run(tester);
-    ASSERT_TRUE(result.ok()) << result.status();
-    ASSERT_LE(result->lsn, tester.engine().accepted_lsn());
-    ASSERT_GE(result->lsn, lsn);
-    ASSERT_EQ(result->previous, Apply(group.parts(), &contents));
-    if (random.OneIn(5)) tester.Crash();
-    for (const Ino ino : files) {
-      ASSERT_EQ(tester.Stat(ino).size_bytes, contents[ino].size());
-      ASSERT_TRUE(tester.Read(ino, 0, 2 << 20) == contents[ino]) << "inode " << ino;
-    }
-  }
-  tester.Settle();
-  tester.ExpectClean();
-}
-
-INSTANTIATE_TEST_SUITE_P(Seeds, GroupModelTest, ::testing::Range(1, 13));
 
 }  // namespace
 }  // namespace stagefs::volume::testing
