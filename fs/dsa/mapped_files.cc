@@ -117,8 +117,8 @@ struct MappedFiles::File {
   absl::btree_map<uint64_t, FillRef> fills;  // by their first pages; no page is in two
 };
 
-// Pages that are being read from the volume, to be shown. Guarded by mutex_, but for `buffer` and `size`: they belong to
-// the read, then to the pump.
+// Pages that are being read from the volume, to be shown. Guarded by mutex_, but for `buffer` and `size`: they belong
+// to the read, then to the pump.
 struct MappedFiles::Fill {
   FileRef file;
   uint64_t first = 0, count = 0;

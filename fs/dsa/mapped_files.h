@@ -1,14 +1,14 @@
 // MappedFiles: the server's side of mapped files: memory files (memfds) that programs map, with as much of the files'
 // content as was asked for, kept as new as the volume.
 //
-// A memfd is at its file's size or more, mostly holes; a page is filled whole when a program asks for it (its own faults
-// bring it here, see fs/dsa/client/mapping.h), and again after each change (ContentChanged()). Pages beyond the end of the
-// file are zeros. When all pages together exceed the limit the oldest are taken away (holes punched): programs that map
-// them fault again; their private copies stay.
+// A memfd is as large as what is mapped of its file, and all holes at first; a page is filled whole when a program asks
+// for it (its faults bring it here, see fs/dsa/client/mapping.h), and again after each change (ContentChanged()). Pages
+// beyond the end of the file are zeros. When all pages together exceed the limit the oldest are taken away (holes punched):
+// programs that map them fault again; their private copies stay.
 //
-// Programs get a descriptor that cannot be written through, of a memfd with no permissions and sealed against shrinking,
-// so nobody changes what others see; with one exception: a program that maps a hole without userfaultfd makes the kernel
-// put a page of zeros there. So programs of different users get different memfds.
+// Programs get a descriptor that cannot be written through, of a memfd with no permissions and sealed against
+// shrinking, so nobody changes what others see; with one exception: a program that maps a hole without userfaultfd
+// makes the kernel put a page of zeros there. So programs of different users get different memfds.
 //
 // Invariants:
 //   * A page of a memfd is a hole, or whole content of the file that was read from the volume after the last change
@@ -71,14 +71,15 @@ class MappedFiles final : public volume::Sharing::Viewer {
   ~MappedFiles() override;
 
   // Counts a mapping of [offset, offset + length) of a regular file, which its user keeps open at the volume. Returns a
-  // descriptor to be sent to the program, which the caller closes; the file's content is at the same offset in it. EINVAL:
-  // the range is empty or too far out; EOPNOTSUPP: see above; or what prevents a memfd.
+  // descriptor to be sent to the program, which the caller closes; the file's content is at the same offset in it.
+  // EINVAL: the range is empty or too far out; EOPNOTSUPP: see above; or what prevents a memfd.
   absl::StatusOr<int> Map(volume::Ino ino, User user, uint64_t offset, uint64_t length) ABSL_LOCKS_EXCLUDED(mutex_);
   // Takes one Map() back. After the last one the content is gone from the memory of those who still map it.
   void Unmap(volume::Ino ino, User user) ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // `done` when the memfd has had the pages that [offset, offset + length) touches (the first kMaxPopulateBytes of them);
-  // they may be taken away again at any time. Errors: EINVAL (no mapping there), or the volume's if one cannot be read.
+  // `done` when the memfd has had the pages that [offset, offset + length) touches (the first kMaxPopulateBytes of
+  // them); they may be taken away again at any time. Errors: EINVAL (no mapping there), or the volume's if one cannot
+  // be read.
   void Populate(volume::Ino ino, User user, uint64_t offset, uint64_t length, volume::StatusCallback done)
       ABSL_LOCKS_EXCLUDED(mutex_);
 

@@ -341,7 +341,7 @@ class MappedVolumeTest : public ::testing::Test {
  protected:
   static constexpr uint64_t kBytes = 3 * MappedFiles::kMinMemoryBytes;
 
-  MappedVolumeTest() : engine_(environment_, {.capacity_blocks = 64 << 10, .miss_probability = 0.05, .asynchronous = true}) {
+  MappedVolumeTest() : engine_(environment_, EngineOptions()) {
     EXPECT_TRUE(volume::Volume::Format(engine_, {}).ok());
     absl::StatusOr<std::unique_ptr<volume::Volume>> opened = volume::Volume::Open(engine_);
     EXPECT_TRUE(opened.ok());
@@ -353,6 +353,14 @@ class MappedVolumeTest : public ::testing::Test {
     files_.reset();
     volume_->Release(ino_);
     volume_->Close();
+  }
+
+  static volume::testing::MemoryEngine::Options EngineOptions() {
+    volume::testing::MemoryEngine::Options options;
+    options.capacity_blocks = 64 << 10;
+    options.miss_probability = 0.05;
+    options.asynchronous = true;
+    return options;
   }
 
   sal::RealEnvironment environment_;

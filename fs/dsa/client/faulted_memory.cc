@@ -8,6 +8,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <utility>
+
 namespace stagefs::dsa {
 namespace {
 
@@ -106,7 +108,8 @@ int FaultedMemory::Map(int memfd, uint64_t first_page) {
   bool source_kernel_faults;
   source_faults_ = Watch(kSourceFeatures, source_, length, UFFDIO_REGISTER_MODE_MISSING, &source_kernel_faults);
   if (source_faults_ < 0) return source_faults_;
-  if (mprotect(memory_, length, PROT_READ | PROT_WRITE) != 0 || mprotect(source_, length, PROT_READ) != 0) return -errno;
+  if (mprotect(memory_, length, PROT_READ | PROT_WRITE) != 0) return -errno;
+  if (mprotect(source_, length, PROT_READ) != 0) return -errno;
   return 0;
 }
 
@@ -122,8 +125,9 @@ bool FaultedMemory::NextFault(Fault* fault) {
 }
 
 int FaultedMemory::MapShared(uint64_t first, uint64_t count) {
+  const uffdio_range range = {reinterpret_cast<uint64_t>(page(first)), count * kPageBytes};
   for (;;) {
-    uffdio_continue request = {{reinterpret_cast<uint64_t>(page(first)), count * kPageBytes}, kContinueWriteProtected, 0};
+    uffdio_continue request = {range, kContinueWriteProtected, 0};
     if (ioctl(faults_, UFFDIO_CONTINUE, &request) == 0 || request.mapped > 0) return 0;
     if (errno == EAGAIN) continue;
     if (errno == EFAULT) return -ENODATA;

@@ -8,9 +8,9 @@
 //   * poisoned: any access is SIGBUS, or EFAULT in a system call. For good.
 // When the server takes a page out of the memfd, the shared ones become absent; private ones stay.
 //
-// Invariant: a store is either into a released page, or it waits. The kernel by itself maps nothing here, not even pages
-// that the memfd has (faults on those are asked for, too: UFFDIO_REGISTER_MODE_MINOR), so none is ever mapped without
-// being watched.
+// Invariant: a store is either into a released page, or it waits. The kernel by itself maps nothing here, not even
+// pages that the memfd has (faults on those are asked for, too: UFFDIO_REGISTER_MODE_MINOR), so none is ever mapped
+// without being watched.
 //
 // Linux 6.6 or newer. Without the privilege for more, only faults of the program itself are served: a system call then
 // fails with EFAULT where it would have had to wait (see kernel_faults()).
@@ -37,8 +37,8 @@ class FaultedMemory {
   };
 
   // Pages [first_page, first_page + page_count) of `memfd`, which must be at least that large and may be read-only; it
-  // can be closed afterwards. All pages are absent. A child of fork() has nothing in their place. EOPNOTSUPP: the kernel
-  // is too old; EPERM or ENOSYS: userfaultfd is forbidden here; EINVAL; ENOMEM and the like.
+  // can be closed afterwards. All pages are absent. A child of fork() has nothing in their place. EOPNOTSUPP: the
+  // kernel is too old; EPERM or ENOSYS: userfaultfd is forbidden here; EINVAL; ENOMEM and the like.
   static int Create(int memfd, uint64_t first_page, uint64_t page_count, std::unique_ptr<FaultedMemory>* memory);
   // In a child of fork() only closes the descriptors.
   ~FaultedMemory();
@@ -58,11 +58,11 @@ class FaultedMemory {
   // False: there is none now. Never blocks.
   bool NextFault(Fault* fault);
 
-  // Absent pages become shared, from `first` on, until the first that the memfd has not, or that is not absent. Who waits
-  // for a page of them goes on. ENODATA: the memfd does not have the first one.
+  // Absent pages become shared, from `first` on, until the first that the memfd has not, or that is not absent. Who
+  // waits for a page of them goes on. ENODATA: the memfd does not have the first one.
   int MapShared(uint64_t first, uint64_t count);
-  // An absent or shared page becomes private and protected, with the memfd's bytes. ENODATA: the memfd does not have it,
-  // and it is absent now. Wakes nobody.
+  // An absent or shared page becomes private and protected, with the memfd's bytes. ENODATA: the memfd does not have
+  // it, and it is absent now. Wakes nobody.
   int MakePrivate(uint64_t page);
   // Of private pages. After Protect() no store to them is under way. Release() wakes who waits.
   int Protect(uint64_t first, uint64_t count);
@@ -84,8 +84,8 @@ class FaultedMemory {
   const uint64_t page_count_;
   const int creator_;          // process id
   std::byte* memory_ = nullptr;
-  // The memfd once more, only for MakePrivate() to copy from: there a page that the memfd has not is an error, where any
-  // other way to read would give zeros, or wait for ourselves.
+  // The memfd once more, only for MakePrivate() to copy from: there a page that the memfd has not is an error, where
+  // any other way to read would give zeros, or wait for ourselves.
   std::byte* source_ = nullptr;
   int faults_ = -1;
   int source_faults_ = -1;

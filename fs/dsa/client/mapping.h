@@ -1,11 +1,11 @@
-// Mapping: a range of a file in a program's memory. Loads see the pages that the server holds, without a copy; stores go
-// to private copies of pages until Persist() makes the bytes that were changed one change of the file.
+// Mapping: a range of a file in a program's memory. Loads see the pages that the server holds, without a copy; stores
+// go to private copies of pages until Persist() makes the bytes that were changed one change of the file.
 //
-// The first store to a page makes the private copy and a *twin*, the page as it was before. What differs from the twin is
-// what this program has changed, and nothing else is ever sent: programs that store to different bytes of a page both
-// keep theirs. While a page has a private copy the changes of others to it are not seen; Persist() of all its changed
-// bytes drops the copy, and the page shows what the server has. Memory: two pages for each page stored to and not
-// persisted, a third one while it is being persisted.
+// The first store to a page makes the private copy and a *twin*, the page as it was before. What differs from the twin
+// is what this program has changed, and nothing else is ever sent: programs that store to different bytes of a page
+// both keep theirs. While a page has a private copy the changes of others to it are not seen; Persist() of all its
+// changed bytes drops the copy, and the page shows what the server has. Memory: two pages for each page stored to and
+// not persisted, a third one while it is being persisted.
 //
 // Invariants:
 //   * A page is stored to only while it is in `changed_` and released; any other store waits as a fault for the thread
@@ -15,8 +15,8 @@
 //       server's page meanwhile, copy and twin agree, and no store falls between them.
 //     - Persist(): protects all pages first, then takes a snapshot of each: one moment's content. A store that comes
 //       while the snapshot is being sent releases its page and marks it `stored_again`; under the same lock a page
-//       without that mark is still protected and holds what was sent, so it can be dropped. A marked one stays, with the
-//       snapshot's sent bytes as its new twin's: what was stored meanwhile differs from them and is sent next time.
+//       without that mark is still protected and holds what was sent, so it can be dropped. A marked one stays, with
+//       the snapshot's sent bytes as its new twin's: what was stored meanwhile differs from them and is sent next time.
 //     - If sending failed, twins stay as they were: everything is sent again by the next Persist().
 //   * Nothing is held while the backend works; stores then wait for nobody.
 //
@@ -25,8 +25,9 @@
 //
 // System calls may be given pointers into the mapping (not without privilege, see FaultedMemory), but none that stores
 // there must be under way in a range being persisted: where the kernel or a device writes to a page by its physical
-// address, protection stops nobody. The program must not change the area itself (mprotect, mremap, madvise, munmap), nor
-// touch it from a signal handler that may interrupt calls of this class. A child of fork() has nothing mapped there.
+// address, protection stops nobody. The program must not change the area itself (mprotect, mremap, madvise, munmap),
+// nor touch it from a signal handler that may interrupt calls of this class. A child of fork() has nothing mapped
+// there.
 //
 // Thread-safe, but for creation and destruction. Uses the C++ standard library alone: it is part of libstagefs.
 
@@ -88,9 +89,9 @@ class Mapping {
   // Whether system calls may be given pointers into pages that were not accessed before.
   bool kernel_faults() const { return memory_->kernel_faults(); }
 
-  // Makes the changed bytes of the mapping's [offset, offset + length) one change, accepted or `durable`, whose LSN goes
-  // to `lsn` unless that is null; other bytes of the same pages stay unpersisted. If nothing was changed the LSN is that
-  // of the latest change of this mapping (0: none). -EINVAL: the range is not in the mapping; -E2BIG: more than
+  // Makes the changed bytes of the mapping's [offset, offset + length) one change, accepted or `durable`, whose LSN
+  // goes to `lsn` unless that is null; other bytes of the same pages stay unpersisted. If nothing was changed the LSN
+  // is that of the latest change of this mapping (0: none). -EINVAL: the range is not in the mapping; -E2BIG: more than
   // kMaxPersistBytes have changed, and nothing was sent; else the backend's error. After an error everything is as
   // before, to be persisted again.
   int Persist(uint64_t offset, uint64_t length, bool durable, uint64_t* lsn);
