@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "fs/dsa/client/remote_mapping.h"
 #include "fs/dsa/client/server_address.h"
 #include "fs/dsa/proof.h"
 
@@ -89,13 +90,16 @@ int Connection::Authenticate(const HelloRequest& request, const HelloReply& repl
   return SameProof(expected, proof.bytes) ? 0 : Fail(error, -EACCES, "the server does not have the key");
 }
 
-// Queues first: once the server has dropped them it does not touch our memory.
+// Mappings first, since they use a queue; then queues: once the server has dropped them it does not touch our memory.
 Connection::~Connection() {
+  Owned<dsa_mapping> mappings;
   Owned<Queue> queues;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
+    mappings.swap(mappings_);
     queues.swap(queues_);
   }
+  mappings.clear();
   queues.clear();
   memories_.clear();
   control_.Abandon();
@@ -207,5 +211,16 @@ int Connection::CreateQueue(uint32_t depth, uint32_t spin_us, Queue** queue, std
 }
 
 void Connection::DestroyQueue(Queue* queue) { (void)Take(&queues_, queue); }
+
+// --- Mappings ---
+
+int Connection::Map(dsa_file* file, uint64_t offset, uint64_t length, dsa_mapping** mapping, std::string* error) {
+  std::unique_ptr<dsa_mapping> made;
+  if (const int code = dsa_mapping::Create(*this, file, offset, length, &made, error); code != 0) return code;
+  *mapping = Keep(&mappings_, std::move(made));
+  return 0;
+}
+
+void Connection::Unmap(dsa_mapping* mapping) { (void)Take(&mappings_, mapping); }
 
 }  // namespace stagefs::dsa

@@ -24,6 +24,8 @@
 #include "fs/dsa/client/stagefs/dsa.h"
 #include "fs/dsa/fabric.h"
 
+struct dsa_mapping;
+
 namespace stagefs::dsa {
 
 struct ConnectOptions {
@@ -59,6 +61,8 @@ class Connection {
   int Deregister(dsa_memory* memory, std::string* error);
   int CreateQueue(uint32_t depth, uint32_t spin_us, Queue** queue, std::string* error);
   void DestroyQueue(Queue* queue);
+  int Map(dsa_file* file, uint64_t offset, uint64_t length, dsa_mapping** mapping, std::string* error);
+  void Unmap(dsa_mapping* mapping);
 
  private:
   template <typename Object>
@@ -83,10 +87,11 @@ class Connection {
   ControlClient control_;
   std::unique_ptr<Fabric> fabric_;
   std::mutex mutex_;
-  // Guarded by mutex_. What is destroyed first is last.
+  // Guarded by mutex_.
   Owned<dsa_file> files_;
   Owned<dsa_memory> memories_;
   Owned<Queue> queues_;
+  Owned<dsa_mapping> mappings_;
   GroupWriter group_writer_;
 };
 

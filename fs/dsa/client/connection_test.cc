@@ -29,20 +29,16 @@ class ConnectionTest : public ClientTest {
   void ExpectStatBreaks(std::function<void(const Request&)> action) {
     Instead(ControlType::kStat, action);
     Open();
-    const dsa_work flush = Work(DSA_FLUSH, 0, nullptr, 0);
-    // libfabric's shm crashes when it comes to the first message of an endpoint that is gone meanwhile.
-    ASSERT_EQ(Do(flush).status, 0);
     struct dsa_stat stat;
     EXPECT_EQ(dsa_stat(file_, &stat), -ECONNRESET);
     EXPECT_STRNE(dsa_error(), "");
     dsa_file* other = nullptr;
     EXPECT_EQ(dsa_open(connection_, "/other", O_RDONLY, 0, &other), -ECONNRESET);
     EXPECT_EQ(other, nullptr);
-    dsa_completion completion;
-    if (dsa_post(queue_, &flush, 1) == 1) {
-      EXPECT_EQ(Next().status, -ECONNRESET);
-    }
     EXPECT_EQ(dsa_wait(queue_, 5000), -ECONNRESET);
+    const dsa_work flush = Work(DSA_FLUSH, 0, nullptr, 0);
+    EXPECT_EQ(dsa_post(queue_, &flush, 1), -ECONNRESET);
+    dsa_completion completion;
     EXPECT_EQ(dsa_poll(queue_, &completion, 1), -ECONNRESET);
   }
 };

@@ -1,9 +1,10 @@
-// The C interface: connections, files, memory and queues. Part of libstagefs.
+// The C interface. Part of libstagefs.
 
 #include "fs/dsa/client/stagefs/dsa.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 
 #include <memory>
 #include <span>
@@ -13,6 +14,7 @@
 #include "fs/dsa/client/entry.h"
 #include "fs/dsa/client/last_error.h"
 #include "fs/dsa/client/queue.h"
+#include "fs/dsa/client/remote_mapping.h"
 #include "fs/dsa/protocol.h"
 
 namespace stagefs::dsa {
@@ -152,3 +154,29 @@ int dsa_wait(dsa_queue* queue, int timeout_ms) { return Leave(*Of(queue), Of(que
 int dsa_queue_fd(dsa_queue* queue) { return Of(queue)->descriptor(); }
 
 int dsa_arm(dsa_queue* queue) { return Leave(*Of(queue), Of(queue)->Arm()); }
+
+int dsa_map(dsa_file* file, uint64_t offset, size_t length, dsa_mapping** mapping, void** address) {
+  return Enter([&](std::string* error) {
+    *mapping = nullptr;
+    const int status = file->connection->Map(file, offset, length, mapping, error);
+    if (status == 0) *address = (*mapping)->pages().address();
+    return status;
+  });
+}
+
+int dsa_persist(dsa_mapping* mapping, uint64_t offset, size_t length, int flags, uint64_t* lsn) {
+  return Enter([&](std::string* error) {
+    if ((flags & ~DSA_PERSIST_DURABLE) != 0) {
+      *error = "no such flags of dsa_persist()";
+      return -EINVAL;
+    }
+    const int status = mapping->pages().Persist(offset, length, (flags & DSA_PERSIST_DURABLE) != 0, lsn);
+    if (status != 0) *error = std::string("persisting: ") + strerror(-status);
+    return status;
+  });
+}
+
+int dsa_unmap(dsa_mapping* mapping) {
+  if (mapping != nullptr) mapping->connection().Unmap(mapping);
+  return 0;
+}

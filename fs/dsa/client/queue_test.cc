@@ -166,7 +166,10 @@ TEST_P(QueueTest, UnsignaledWorkGivesACompletionOnlyIfItFails) {
   dsa_work failing = Plain(DSA_ABORT);
   failing.flags = 0;
   failing.user_data = 9;
-  const dsa_completion failed = Do(failing);
+  int posted = 0;
+  while ((posted = dsa_post(queue_, &failing, 1)) == -EAGAIN) ASSERT_EQ(dsa_poll(queue_, nullptr, 0), 0);
+  ASSERT_EQ(posted, 1);
+  const dsa_completion failed = Next();
   EXPECT_EQ(failed.status, -EINVAL);
   EXPECT_EQ(failed.user_data, 9u);
 }
@@ -249,7 +252,8 @@ TEST_P(QueueTest, ManyWorksInAnyMixture) {
   while (completed < total) {
     if (posted < total) {
       const uint64_t length = posted % 3 == 0 ? 1500 : 8 + posted % 1000;
-      const dsa_work work = Work(posted % 5 == 0 ? DSA_READ : DSA_WRITE, posted % 4096, text(posted % 65536), length, posted);
+      const dsa_opcode opcode = posted % 5 == 0 ? DSA_READ : DSA_WRITE;
+      const dsa_work work = Work(opcode, posted % 4096, text(posted % 65536), length, posted);
       const int taken = dsa_post(queue_, &work, 1);
       ASSERT_TRUE(taken == 1 || taken == -EAGAIN) << taken;
       posted += taken == 1 ? 1 : 0;

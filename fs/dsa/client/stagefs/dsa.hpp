@@ -87,6 +87,23 @@ Result<T> Made(Make make) {
 
 }  // namespace internal
 
+class Mapping : public internal::Owner<dsa_mapping, dsa_unmap> {
+ public:
+  Mapping() = default;
+  Mapping(dsa_mapping* handle, std::span<std::byte> bytes) : Owner(handle), bytes_(bytes) {}
+  // What is mapped; gone with the mapping.
+  std::span<std::byte> bytes() const { return bytes_; }
+  // The LSN of the change.
+  Result<uint64_t> Persist(uint64_t offset, size_t length, int flags = 0) {
+    uint64_t lsn = 0;
+    if (const int status = dsa_persist(get(), offset, length, flags, &lsn); status < 0) return ErrorOf(status);
+    return lsn;
+  }
+
+ private:
+  std::span<std::byte> bytes_;
+};
+
 class File : public internal::Owner<dsa_file, dsa_close> {
  public:
   using Owner::Owner;
@@ -94,6 +111,12 @@ class File : public internal::Owner<dsa_file, dsa_close> {
     struct dsa_stat stat;
     if (const int status = dsa_stat(get(), &stat); status < 0) return ErrorOf(status);
     return stat;
+  }
+  Result<Mapping> Map(uint64_t offset, size_t length) {
+    dsa_mapping* handle = nullptr;
+    void* address = nullptr;
+    if (const int status = dsa_map(get(), offset, length, &handle, &address); status < 0) return ErrorOf(status);
+    return Mapping(handle, {static_cast<std::byte*>(address), length});
   }
   // What the destructor does, and whether it went well.
   std::error_code Close() { return ErrorOf(Reset()); }
