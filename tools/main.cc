@@ -21,6 +21,8 @@ constexpr char kHelp[] =
     "  stagefs info STORE         say what volume is on a store\n"
     "  stagefs stat DIR           say how the server of a mounted volume fares\n"
     "  stagefs bench DIR...       measure file systems, stagefs or others\n"
+    "  stagefs dsa-bench ADDRESS FILE\n"
+    "                             measure direct access to a volume\n"
     "\n"
     "STORE is a path, or a URL such as file:PATH. Each command has --help.\n";
 
@@ -38,6 +40,7 @@ constexpr Command kCommands[] = {
     {"info", "", RunInfo},
     {"stat", "", RunStat},
     {"bench", "", RunBench},
+    {"dsa-bench", "", RunDsaBench},
 };
 
 int Main(int argc, char** argv) {
