@@ -58,12 +58,20 @@ class AccessTest : public testing::Test {
   Ino File(Ino directory, const std::string& name, uint32_t mode) { return Own(volume_.File(directory, name, mode)); }
   Ino Directory(Ino directory, const std::string& name, uint32_t mode) {
     const Ino ino = Own(volume_.Directory(directory, name));
-    EXPECT_EQ(volume_.Set(ino, {.mode = mode}), 0);
+    SetMode(ino, mode);
     return ino;
   }
   Ino Own(Ino ino) {
-    EXPECT_EQ(volume_.Set(ino, {.uid = 10, .gid = 20}), 0);
+    volume::AttributeChange change;
+    change.uid = 10;
+    change.gid = 20;
+    EXPECT_EQ(volume_.Set(ino, change), 0);
     return ino;
+  }
+  void SetMode(Ino ino, uint32_t mode) {
+    volume::AttributeChange change;
+    change.mode = mode;
+    EXPECT_EQ(volume_.Set(ino, change), 0);
   }
   Ino InoOf(const std::string& name) {
     Ino ino = 0;
@@ -84,7 +92,7 @@ TEST_F(AccessTest, TheModeBitsOfOneClassDecide) {
   for (const auto& [who, shift] : whos) {
     for (uint32_t bits = 0; bits < 8; ++bits) {
       const uint32_t others = (7 ^ bits) * 0111 & ~(7u << shift);
-      ASSERT_EQ(volume_.Set(file, {.mode = others | bits << shift}), 0);
+      SetMode(file, others | bits << shift);
       const bool reads = (bits & 4) != 0, writes = (bits & 2) != 0;
       EXPECT_EQ(Error(who, "f", O_RDONLY), reads ? 0 : EACCES) << who.uid << " " << bits;
       EXPECT_EQ(Error(who, "f", O_WRONLY), writes ? 0 : EACCES) << who.uid << " " << bits;
@@ -111,7 +119,7 @@ TEST_F(AccessTest, EachDirectoryMustBeSearchable) {
   EXPECT_EQ(Error(kOther, "outer/inner/.", O_RDONLY), EACCES);
   EXPECT_EQ(Error(kOther, "outer/inner/none", O_RDONLY), EACCES);  // not even that there is none
   EXPECT_EQ(Error(kRoot, "outer/inner/f", O_RDONLY), 0);
-  ASSERT_EQ(volume_.Set(kRootIno, {.mode = 0700}), 0);
+  SetMode(kRootIno, 0700);
   EXPECT_EQ(Error(kOwner, "outer/inner/f", O_RDWR), EACCES);
 }
 
@@ -311,7 +319,9 @@ TEST_F(AccessTest, RacesEndAsIfOneHadBeenFirst) {
       sharing_.Close(ino, at_mount);
       EXPECT_EQ(volume_.Unlink(directory, "f"), 0);
     }
-    if (directory != 0) EXPECT_EQ(volume_.RemoveDirectory(kRootIno, "d"), 0);
+    if (directory != 0) {
+      EXPECT_EQ(volume_.RemoveDirectory(kRootIno, "d"), 0);
+    }
     meddle_at_ = -1;
     return error;
   };

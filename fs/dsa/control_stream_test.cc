@@ -17,19 +17,16 @@ namespace {
 
 std::span<const std::byte> Bytes(const std::string& text) { return std::as_bytes(std::span(text)); }
 
-std::vector<std::byte> Message(ControlHeader header, const std::string& body) {
-  std::vector<std::byte> bytes;
-  bytes.reserve(sizeof(header) + body.size());
-  if (header.size_bytes == 0) header.size_bytes = sizeof(header) + body.size();
-  Append(&bytes, header);
-  const auto rest = Bytes(body);
-  bytes.insert(bytes.end(), rest.begin(), rest.end());
-  return bytes;
-}
-
 template <typename T>
 std::string Body(const T& value, const std::string& more = "") {
   return std::string(reinterpret_cast<const char*>(&value), sizeof(value)) + more;
+}
+
+std::vector<std::byte> Message(ControlHeader header, const std::string& body) {
+  if (header.size_bytes == 0) header.size_bytes = sizeof(header) + body.size();
+  const std::string text = Body(header, body);
+  const auto bytes = Bytes(text);
+  return {bytes.begin(), bytes.end()};
 }
 
 int DecodeError(ControlType type, const std::string& body) {
