@@ -5,26 +5,23 @@
 
 #include <cstdint>
 
-#include "absl/functional/any_invocable.h"
-#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "fs/volume/volume.h"
 
 namespace stagefs::dsa {
 
-// Thread-safe. `done` runs once, on any thread, or inside the call. Errors carry an errno.
+// Programs of the same user (a user id) may share memory. Thread-safe; waits for no I/O. Errors carry an errno.
 class MappingService {
  public:
   virtual ~MappingService() = default;
-  // The file's pages, for a client who wants [offset, offset + length), whole pages: a descriptor to map, shared and for
-  // reading only, which the receiver closes. Counts a user of the file if it succeeds.
-  virtual void Map(volume::Ino ino, uint64_t offset, uint64_t length,
-                   absl::AnyInvocable<void(absl::StatusOr<int>) &&> done) = 0;
-  // The pages of that range are there when `done` runs: whoever touches them waits for nothing.
-  virtual void Populate(volume::Ino ino, uint64_t offset, uint64_t length,
-                        absl::AnyInvocable<void(absl::Status) &&> done) = 0;
-  // Takes back what one Map() has counted.
-  virtual void Unmap(volume::Ino ino) = 0;
+  // Counts a mapping of [offset, offset + length), whole pages, of a file that is kept open meanwhile. Returns a
+  // descriptor to map, shared and for reading only, which the caller closes.
+  virtual absl::StatusOr<int> Map(volume::Ino ino, uint32_t user, uint64_t offset, uint64_t length) = 0;
+  // Takes one Map() back.
+  virtual void Unmap(volume::Ino ino, uint32_t user) = 0;
+  // The pages of that range are there when `done` runs, once, on any thread or inside the call.
+  virtual void Populate(volume::Ino ino, uint32_t user, uint64_t offset, uint64_t length,
+                        volume::StatusCallback done) = 0;
 };
 
 }  // namespace stagefs::dsa

@@ -177,7 +177,7 @@ void Session::End() {
 void Session::GiveBack() {
   STAGEFS_CHECK(!given_back_);
   given_back_ = true;
-  for (const auto& [handle, mapping] : mappings_) services_.mappings->Unmap(mapping.file->ino());
+  for (const auto& [handle, mapping] : mappings_) services_.mappings->Unmap(mapping.file->ino(), user());
   DsaCounters& counters = services_.counters;
   counters.mappings.fetch_sub(mappings_.size(), std::memory_order_relaxed);
   counters.files.fetch_sub(files_, std::memory_order_relaxed);

@@ -174,9 +174,9 @@ class Session : private EventLoop::Watcher {
   void QueueCreated(const Asked& asked, absl::StatusOr<QueueGrant> grant);
   void DestroyQueue(const Asked& asked, uint32_t handle);
   void Map(const Asked& asked, const RangeRequest& range);
-  void Mapped(const Asked& asked, Mapping mapping, absl::StatusOr<int> descriptor);
   void Populate(const Asked& asked, const RangeRequest& range);
   void Unmap(const Asked& asked, uint32_t handle);
+  uint32_t user() const { return peer_.identity.uid; }
   bool MayMap() const { return peer_.local && services_.mappings != nullptr; }
 
   const uint64_t id_;
@@ -200,7 +200,6 @@ class Session : private EventLoop::Watcher {
   std::unique_ptr<DataPath> data_path_;
   absl::flat_hash_map<uint32_t, Mapping> mappings_;
   uint32_t next_mapping_ = 1;
-  size_t mappings_under_way_ = 0;
   // What of the counters is ours.
   uint64_t files_ = 0, memories_ = 0, memory_bytes_ = 0, queues_ = 0;
 };

@@ -197,27 +197,16 @@ void Session::Map(const Asked& asked, const RangeRequest& range) {
   const std::shared_ptr<OpenFile> file = handles_->files.Find(range.handle);
   if (file == nullptr) return Refuse(asked, NoSuch("file"));
   if (!file->reads()) return Refuse(asked, ErrnoStatus(EACCES, "the file is not open for reading"));
-  if (mappings_.size() + mappings_under_way_ >= services_.quotas.mappings) {
+  if (mappings_.size() >= services_.quotas.mappings) {
     return Refuse(asked, TooMany(ENOMEM, services_.quotas.mappings, "mappings"));
   }
-  ++mappings_under_way_;
-  const Mapping mapping = {file, range.offset, range.length};
-  services_.mappings->Map(file->ino(), range.offset, range.length,
-                          Later<absl::StatusOr<int>>(absl::CancelledError(""),
-                                                     [this, asked, mapping](absl::StatusOr<int> descriptor) {
-                                                       Mapped(asked, mapping, std::move(descriptor));
-                                                     }));
-}
-
-void Session::Mapped(const Asked& asked, Mapping mapping, absl::StatusOr<int> descriptor) {
-  --mappings_under_way_;
-  if (!descriptor.ok()) return Refuse(asked, descriptor.status());
+  const absl::StatusOr<int> mapped = services_.mappings->Map(file->ino(), user(), range.offset, range.length);
+  if (!mapped.ok()) return Refuse(asked, mapped.status());
   std::vector<OwnedFd> descriptors;
-  descriptors.emplace_back(*descriptor);
-  if (ended()) return services_.mappings->Unmap(mapping.file->ino());
+  descriptors.emplace_back(*mapped);
   while (next_mapping_ == 0 || mappings_.contains(next_mapping_)) ++next_mapping_;
   const HandleReply reply = {next_mapping_++, 0};
-  mappings_.emplace(reply.handle, std::move(mapping));
+  mappings_.emplace(reply.handle, Mapping{file, range.offset, range.length});
   services_.counters.mappings.fetch_add(1, kRelaxed);
   Reply(asked, BytesOf(reply), std::move(descriptors));
 }
@@ -231,7 +220,7 @@ void Session::Populate(const Asked& asked, const RangeRequest& range) {
     return Refuse(asked, ErrnoStatus(EINVAL, "beyond the mapping"));
   }
   services_.mappings->Populate(
-      mapping.file->ino(), range.offset, range.length,
+      mapping.file->ino(), user(), range.offset, range.length,
       Later<absl::Status>(absl::CancelledError(""), [this, asked, file = mapping.file](absl::Status status) {
         if (!status.ok()) return Refuse(asked, status);
         Reply(asked);
@@ -244,7 +233,7 @@ void Session::Unmap(const Asked& asked, uint32_t handle) {
   const std::shared_ptr<OpenFile> file = std::move(found->second.file);
   mappings_.erase(found);
   services_.counters.mappings.fetch_sub(1, kRelaxed);
-  services_.mappings->Unmap(file->ino());
+  services_.mappings->Unmap(file->ino(), user());
   Reply(asked);
 }
 
