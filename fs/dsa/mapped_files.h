@@ -3,8 +3,8 @@
 //
 // A memfd is as large as what is mapped of its file, and all holes at first; a page is filled whole when a program asks
 // for it (its faults bring it here, see fs/dsa/client/mapping.h), and again after each change (ContentChanged()). Pages
-// beyond the end of the file are zeros. When all pages together exceed the limit the oldest are taken away (holes punched):
-// programs that map them fault again; their private copies stay.
+// beyond the end of the file are zeros. When all pages together exceed the limit the oldest are taken away (holes
+// punched): programs that map them fault again; their private copies stay.
 //
 // Programs get a descriptor that cannot be written through, of a memfd with no permissions and sealed against
 // shrinking, so nobody changes what others see; with one exception: a program that maps a hole without userfaultfd
