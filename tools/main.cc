@@ -16,6 +16,7 @@ constexpr char kHelp[] =
     "\n"
     "  stagefs mkfs STORE         make a volume on an image file or block device\n"
     "  stagefs mount STORE DIR    mount it\n"
+    "  stagefs serve STORE        serve it by direct access alone, without a mount\n"
     "  stagefs umount DIR         unmount it; returns when everything is on the store and the server is gone\n"
     "  stagefs fsck STORE         check it\n"
     "  stagefs info STORE         say what volume is on a store\n"
@@ -35,6 +36,7 @@ struct Command {
 constexpr Command kCommands[] = {
     {"mkfs", "mkfs.stagefs", RunMkfs},
     {"mount", "mount.stagefs", RunMount},
+    {"serve", "", RunServe},
     {"umount", "", RunUmount},
     {"fsck", "fsck.stagefs", RunFsck},
     {"info", "", RunInfo},

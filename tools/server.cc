@@ -1,7 +1,10 @@
 #include "tools/server.h"
 
+#include <pthread.h>
+#include <signal.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
 #include <syslog.h>
 #include <unistd.h>
 
@@ -18,13 +21,18 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
+#include "fs/dsa/mapped_files_service.h"
+#include "fs/dsa/server.h"
 #include "fs/fuse/kernel_mount.h"
 #include "fs/fuse/mount.h"
+#include "fs/volume/sharing.h"
 #include "fs/volume/volume.h"
 #include "sal/open_store.h"
 #include "sal/real_environment.h"
 #include "sal/status_macros.h"
+#include "tools/direct_access.h"
 #include "tools/json.h"
 #include "tools/mount_table.h"
 #include "tools/server_link.h"
@@ -74,8 +82,19 @@ uint64_t ResidentBytes() {
   return resident_pages * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
 }
 
+void AddDirectAccess(const dsa::DsaStats& stats, JsonWriter* json) {
+  json->Number("dsa_clients", stats.clients);
+  json->Number("dsa_files", stats.files);
+  json->Number("dsa_queues", stats.queues);
+  json->Number("dsa_mappings", stats.mappings);
+  json->Number("dsa_memories", stats.memories);
+  json->Number("dsa_memory_bytes", stats.memory_bytes);
+  json->Number("dsa_control_requests", stats.requests);
+  json->Number("dsa_refused_clients", stats.refused_clients);
+}
+
 std::string StatisticsJson(const std::string& store, const core::Engine& engine, const core::RecoveryReport& recovery,
-                           const fuse::FuseStats& fuse) {
+                           const fuse::FuseStats& fuse, const dsa::DsaServer* direct) {
   const core::EngineStats stats = engine.stats();
   JsonWriter json;
   json.Text("store", store);
@@ -112,6 +131,7 @@ std::string StatisticsJson(const std::string& store, const core::Engine& engine,
   json.Number("request_bytes_read", fuse.read_bytes);
   json.Number("request_bytes_written", fuse.written_bytes);
   json.Number("requests_in_flight", fuse.in_flight);
+  if (direct != nullptr) AddDirectAccess(direct->stats(), &json);
   return json.Finish();
 }
 
@@ -130,45 +150,116 @@ void ReportRecovery(const ServeOptions& options, const core::RecoveryReport& rec
   }
 }
 
-// Everything from the mount up, until it is gone. The engine's owner closes the engine.
+// What a front end gets to work with.
+struct Served {
+  const ServeOptions& options;
+  const std::string& source;  // the store's path, or its URL
+  ServerEnvironment& environment;
+  core::Engine& engine;
+  const core::RecoveryReport& recovery;
+  volume::Volume& volume;
+  volume::Sharing& sharing;
+  dsa::MappingService* mappings;  // null: no direct access
+  bool read_only;
+};
+
+// Null: it is not asked for.
+absl::StatusOr<std::unique_ptr<dsa::DsaServer>> StartDirectAccess(const Served& served) {
+  const ServeOptions& options = served.options;
+  if (!options.direct.wanted()) return nullptr;
+  dsa::DsaServerOptions direct;
+  direct.addresses = options.direct.addresses;
+  if (options.direct.beside_store) {
+    ASSIGN_OR_RETURN(std::string path, SocketOfStore(served.source));
+    direct.addresses.push_back(std::move(path));
+  }
+  direct.key_file = options.direct.key_file;
+  direct.read_only = served.read_only;
+  direct.allow_other = options.mount.allow_other.value_or(geteuid() == 0);
+  ASSIGN_OR_RETURN(std::unique_ptr<dsa::DsaServer> server,
+                   dsa::DsaServer::Start(served.volume, served.sharing, served.mappings, direct,
+                                         [environment = &served.environment](absl::string_view line) {
+                                           environment->Log(line);
+                                         }));
+  options.report(absl::StrCat("direct access at ", absl::StrJoin(server->addresses(), ", ")));
+  return server;
+}
+
+void ListenForEnd(const Served& served, const absl::StatusOr<std::string>& name, std::optional<ServerLink>* link) {
+  auto listening = name.ok() ? ServerLink::Listen(*name, kFormerServerMs) : absl::StatusOr<ServerLink>(name.status());
+  if (listening.ok()) {
+    link->emplace(*std::move(listening));
+  } else {
+    served.environment.Log(absl::StrCat("nobody will be able to wait for this server's end: ",
+                                        listening.status().message()));
+  }
+}
+
+// From the mount up, until it is gone.
+absl::Status ServeMount(const Served& served, const std::string& directory, std::optional<ServerLink>* link) {
+  std::atomic<const dsa::DsaServer*> direct_now{nullptr};  // for statistics, which may be asked for at any time
+  fuse::MountOptions mount = served.options.mount;
+  if (served.read_only && !mount.read_only) {
+    mount.read_only = true;
+    mount.mount_flags |= MS_RDONLY;
+  }
+  mount.log = [&served](absl::string_view line) { served.environment.Log(line); };
+  mount.statistics = [&](const fuse::FuseStats& stats) {
+    return StatisticsJson(served.source, served.engine, served.recovery, stats, direct_now.load());
+  };
+  ASSIGN_OR_RETURN(const std::unique_ptr<fuse::FuseServer> server,
+                   fuse::FuseServer::Mount(served.volume, served.source, directory, mount,
+                                           served.options.direct.wanted() ? &served.sharing : nullptr));
+  ASSIGN_OR_RETURN(const std::unique_ptr<dsa::DsaServer> direct, StartDirectAccess(served));
+  direct_now.store(direct.get());
+  const auto entry = FindMount(server->directory());
+  ListenForEnd(served, entry.has_value() ? absl::StatusOr<std::string>(entry->device)
+                                         : absl::NotFoundError("the mount is gone already"), link);
+  if (served.options.ready()) served.environment.UseSyslog();
+  server->Run();
+  if (link->has_value()) (*link)->StopListening();  // the next mount may get the same device number at once
+  return absl::OkStatus();
+}
+
+// Without a mount, until a signal comes, which PrepareServerProcess() has blocked.
+absl::Status ServeDirectly(const Served& served, std::optional<ServerLink>* link) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<dsa::DsaServer> direct, StartDirectAccess(served));
+  if (direct == nullptr) return absl::InvalidArgumentError("there is nothing to serve: neither mount nor direct access");
+  if (const std::string name = LinkOfStore(served.source); !name.empty()) ListenForEnd(served, name, link);
+  if (served.options.ready()) served.environment.UseSyslog();
+  sigset_t signals;
+  sigemptyset(&signals);
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) sigaddset(&signals, signal);
+  int signal = 0;
+  sigwait(&signals, &signal);
+  served.environment.Log(absl::StrCat("signal ", signal, ": ending"));
+  pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);  // a second one ends the process at once, as kill -9 would
+  if (link->has_value()) (*link)->StopListening();
+  return absl::OkStatus();
+}
+
+// Everything from the volume up. The engine's owner closes the engine.
 absl::Status ServeVolume(const ServeOptions& options, const std::string& source, const std::string& directory,
                          ServerEnvironment& environment, core::Engine& engine, const core::RecoveryReport& recovery,
                          std::optional<ServerLink>* link) {
   std::vector<std::string> warnings;
   ASSIGN_OR_RETURN(const std::unique_ptr<volume::Volume> volume, volume::Volume::Open(engine, &warnings));
   for (const std::string& warning : warnings) options.report(absl::StrCat("warning: ", warning));
-  fuse::MountOptions mount = options.mount;
-  if (engine.stats().read_only && !mount.read_only) {
-    mount.read_only = true;
-    mount.mount_flags |= MS_RDONLY;
-  }
-  mount.log = [&environment](absl::string_view line) { environment.Log(line); };
-  mount.statistics = [&](const fuse::FuseStats& stats) { return StatisticsJson(source, engine, recovery, stats); };
-  auto server = fuse::FuseServer::Mount(*volume, source, directory, mount);
-  if (!server.ok()) {
-    volume->Close();
-    return server.status();
-  }
-  const auto entry = FindMount((*server)->directory());
-  auto listening = entry.has_value() ? ServerLink::Listen(entry->device, kFormerServerMs)
-                                     : absl::StatusOr<ServerLink>(absl::NotFoundError("the mount is gone already"));
-  if (listening.ok()) {
-    link->emplace(*std::move(listening));
-  } else {
-    environment.Log(absl::StrCat("stagefs umount will not be able to wait for this server: ",
-                                 listening.status().message()));
-  }
-  if (options.mounted()) environment.UseSyslog();
-  (*server)->Run();
-  if (link->has_value()) (*link)->StopListening();  // the next mount may get the same device number at once
-  server->reset();
+  volume::Sharing sharing;
+  std::unique_ptr<dsa::MappedFilesService> mappings;
+  if (options.direct.wanted()) mappings = std::make_unique<dsa::MappedFilesService>(*volume, sharing);
+  const bool read_only = options.mount.read_only || engine.stats().read_only;
+  const Served served = {options, source, environment, engine, recovery, *volume, sharing, mappings.get(), read_only};
+  const absl::Status status = directory.empty() ? ServeDirectly(served, link) : ServeMount(served, directory, link);
+  mappings.reset();
   volume->Close();
-  return absl::OkStatus();
+  return status;
 }
 
 absl::Status ServeStore(const ServeOptions& options, std::optional<ServerLink>* link) {
   const std::string url = AbsoluteStore(options.store);
-  const std::string directory = std::filesystem::absolute(options.directory).string();
+  const std::string directory =
+      options.directory.empty() ? "" : std::filesystem::absolute(options.directory).string();
   fuse::PrepareServerProcess([](absl::string_view) {});
   // Memory that is swapped out could need this very file system to come back. Only root may lock as much as it takes;
   // pages are locked when they are first touched.
@@ -178,7 +269,7 @@ absl::Status ServeStore(const ServeOptions& options, std::optional<ServerLink>* 
   sal::OpenStoreOptions store_options;
   store_options.read_only = options.engine.read_only;
   // A fuseblk mount claims the device itself.
-  store_options.claim_device = geteuid() != 0 || !options.mount.fuseblk;
+  store_options.claim_device = geteuid() != 0 || !options.mount.fuseblk || directory.empty();
   ASSIGN_OR_RETURN(const std::unique_ptr<sal::BlockStore> store, sal::OpenStore(url, store_options));
   if (const std::string note = sal::StoreNote(*store); !note.empty()) options.report(note);
   core::RecoveryReport recovery;
@@ -213,6 +304,14 @@ std::string AbsoluteStore(absl::string_view url) {
   if (path.empty()) return std::string(url);
   const std::string absolute = std::filesystem::absolute(path).lexically_normal().string();
   return absl::StrCat(scheme.empty() ? "" : "file:", absolute);
+}
+
+std::string LinkOfStore(const std::string& path) {
+  struct stat status;
+  if (stat(path.c_str(), &status) != 0) return "";
+  // A block device is the same whichever of its names is used.
+  if (S_ISBLK(status.st_mode)) return absl::StrCat("device/", status.st_rdev);
+  return absl::StrCat("file/", status.st_dev, "/", status.st_ino);
 }
 
 absl::Status Serve(const ServeOptions& options) {

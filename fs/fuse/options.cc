@@ -116,13 +116,17 @@ bool IsIgnored(absl::string_view name) {
   return absl::StartsWith(name, "x-") || absl::StartsWith(name, "X-") || name == "comment";
 }
 
+// "ro", "cache=MODE", "dsa[=ADDRESS]".
+std::string Spelling(const ExtraOption& option) {
+  if (option.value_hint.empty()) return option.name;
+  if (option.value_is_optional) return absl::StrCat(option.name, "[=", option.value_hint, "]");
+  return absl::StrCat(option.name, "=", option.value_hint);
+}
+
 std::string ListKnown(const std::vector<ExtraOption>& own, absl::Span<const ExtraOption> extra) {
   std::vector<std::string> names;
-  const auto add = [&](const ExtraOption& option) {
-    names.push_back(option.value_hint.empty() ? option.name : absl::StrCat(option.name, "=", option.value_hint));
-  };
-  for (const ExtraOption& option : own) add(option);
-  for (const ExtraOption& option : extra) add(option);
+  for (const ExtraOption& option : own) names.push_back(Spelling(option));
+  for (const ExtraOption& option : extra) names.push_back(Spelling(option));
   for (const MountFlag& flag : kMountFlags) names.push_back(flag.name);
   return absl::StrJoin(names, ", ");
 }
@@ -131,7 +135,10 @@ absl::Status Take(const ExtraOption& option, bool has_value, absl::string_view v
   if (option.value_hint.empty() && has_value) {
     return absl::InvalidArgumentError(absl::StrCat("mount option ", option.name, " takes no value, but got =", value));
   }
-  if (!option.value_hint.empty() && !has_value) {
+  if (option.value_is_optional && has_value && value.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat("mount option ", option.name, "=: a value is expected behind ="));
+  }
+  if (!option.value_hint.empty() && !option.value_is_optional && !has_value) {
     return absl::InvalidArgumentError(
         absl::StrCat("mount option ", option.name, " needs a value: ", option.name, "=", option.value_hint));
   }
@@ -180,9 +187,7 @@ std::string MountOptionsHelp(absl::Span<const ExtraOption> extra) {
   MountOptions unused;
   std::string help;
   const auto add = [&](const ExtraOption& option) {
-    const std::string left =
-        option.value_hint.empty() ? option.name : absl::StrCat(option.name, "=", option.value_hint);
-    absl::StrAppendFormat(&help, "  %-24s%s\n", left, option.help);
+    absl::StrAppendFormat(&help, "  %-24s%s\n", Spelling(option), option.help);
   };
   for (const ExtraOption& option : OwnOptions(&unused)) add(option);
   for (const ExtraOption& option : extra) add(option);

@@ -62,6 +62,7 @@ struct ExtraOption {
   std::string value_hint;  // empty: the option takes no value
   std::string help;
   std::function<absl::Status(absl::string_view value)> take;
+  bool value_is_optional = false;  // `take` gets an empty value then
 };
 
 // Parses "name,name=value,...". What only mount(8) and fstab(5) care about (defaults, noauto, nofail, x-...) is

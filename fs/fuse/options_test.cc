@@ -2,6 +2,9 @@
 
 #include <sys/mount.h>
 
+#include <string>
+#include <vector>
+
 #include "gtest/gtest.h"
 
 namespace stagefs::fuse {
@@ -77,6 +80,20 @@ TEST(MountOptionsTest, TheCallersOptionsAreTakenListedAndExplained) {
   EXPECT_EQ(size, "1G");
   EXPECT_NE(ParseMountOptions("bogus", extra).status().message().find("cache_size=BYTES"), absl::string_view::npos);
   EXPECT_NE(MountOptionsHelp(extra).find("memory for blocks"), std::string::npos);
+}
+
+TEST(MountOptionsTest, AValueMayBeOptional) {
+  std::vector<std::string> taken;
+  const ExtraOption extra[] = {{"dsa", "ADDRESS", "help",
+                                [&taken](absl::string_view value) {
+                                  taken.emplace_back(value);
+                                  return absl::OkStatus();
+                                },
+                                true}};
+  ASSERT_TRUE(ParseMountOptions("dsa,ro,dsa=/run/s", extra).ok());
+  EXPECT_EQ(taken, (std::vector<std::string>{"", "/run/s"}));
+  EXPECT_EQ(ParseMountOptions("dsa=", extra).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_NE(MountOptionsHelp(extra).find("dsa[=ADDRESS]"), std::string::npos);
 }
 
 }  // namespace
