@@ -2,9 +2,11 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <sched.h>
 #include <string.h>
 
 #include <algorithm>
+#include <chrono>
 #include <vector>
 
 #include "fs/dsa/client/remote_mapping.h"
@@ -13,6 +15,8 @@
 
 namespace stagefs::dsa {
 namespace {
+
+using Clock = std::chrono::steady_clock;
 
 constexpr const char* kLocalAddress = "127.0.0.1";
 
@@ -26,6 +30,7 @@ int Fail(std::string* error, int status, const std::string& text) {
 Connection::Connection(Descriptor socket, bool is_remote, const ConnectOptions& options)
     : is_remote_(is_remote),
       spin_us_(options.spin_us),
+      timeout_ms_(options.timeout_ms),
       control_(std::move(socket), options.timeout_ms),
       group_writer_(*this, options.timeout_ms) {}
 
@@ -182,14 +187,31 @@ int Connection::Register(void* address, size_t length, uint32_t access, dsa_memo
 
 int Connection::Deregister(dsa_memory* memory, std::string* error) {
   const std::unique_ptr<dsa_memory> ended = Take(&memories_, memory);
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    for (const auto& [queue, owned] : queues_) owned->Cancel(memory);
+  }
   ControlReply reply;
   // The server waits for what is under way in it, and that may wait for our side's progress.
-  const int code = control_.Ask(ControlType::kDeregister, HandleRequest{ended->handle, 0}, &reply, error,
-                                [this] { MoveQueues(); });
-  // Before the reply the server may have sent bytes that go there only when the completions are taken.
-  const std::lock_guard<std::mutex> lock(mutex_);
-  for (const auto& [queue, owned] : queues_) owned->Forget(memory);
+  int code = control_.Ask(ControlType::kDeregister, HandleRequest{ended->handle, 0}, &reply, error,
+                          [this] { MoveQueues(); });
+  // What the server has finished may still be on its way to us. When its completion is here, so are its bytes.
+  const Clock::time_point deadline = Clock::now() + std::chrono::milliseconds(timeout_ms_);
+  while (AnyQueueUses(memory)) {
+    sched_yield();
+    if (Clock::now() < deadline) continue;
+    code = Fail(error, -ETIMEDOUT, "the server does not complete the work in the memory");
+    // The queues let go of all their work when they see it.
+    control_.Abandon();
+  }
   return code;
+}
+
+bool Connection::AnyQueueUses(const dsa_memory* memory) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  bool uses = false;
+  for (const auto& [queue, owned] : queues_) uses = owned->Uses(memory) || uses;
+  return uses;
 }
 
 void Connection::MoveQueues() {

@@ -71,6 +71,7 @@ class Connection {
   Connection(Descriptor socket, bool is_remote, const ConnectOptions& options);
   int Hello(const std::string& wish, const NamedKey& key, std::string* error);
   int Authenticate(const HelloRequest& request, const HelloReply& reply, const NamedKey& key, std::string* error);
+  bool AnyQueueUses(const dsa_memory* memory);
   // While a round trip waits for what needs the progress of this side.
   void MoveQueues();
   template <typename Object>
@@ -81,6 +82,7 @@ class Connection {
   // Constant after Connect().
   const bool is_remote_;
   const uint32_t spin_us_;
+  const uint32_t timeout_ms_;
   uint32_t max_depth_ = 0;
   bool can_map_ = false;
 

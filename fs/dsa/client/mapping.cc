@@ -97,7 +97,7 @@ class SignalsBlocked {
 struct Mapping::Sending {
   uint64_t begin = 0, end = 0;  // in the mapping
   std::vector<ChangedPages::iterator> pages;
-  std::vector<Piece> pieces;
+  std::vector<ChangedBytes> pieces;
   uint64_t bytes = 0;
 };
 

@@ -49,7 +49,7 @@
 namespace stagefs::dsa {
 
 // Bytes to be written to the file, at `offset` in it.
-struct Piece {
+struct ChangedBytes {
   uint64_t offset = 0;
   const void* bytes = nullptr;
   uint64_t length = 0;
@@ -66,7 +66,7 @@ class MappingBackend {
   // Makes all pieces one change. They are in ascending order, do not overlap, and stay as they are meanwhile.
   // When it returns the change is accepted, or durable with all before it, and the memfd shows it. Without pieces it
   // only makes durable what was accepted before.
-  virtual int Persist(const std::vector<Piece>& pieces, bool durable, uint64_t* lsn) = 0;
+  virtual int Persist(const std::vector<ChangedBytes>& pieces, bool durable, uint64_t* lsn) = 0;
 };
 
 class Mapping {

@@ -30,8 +30,8 @@ class Server : public MappingBackend {
     const std::vector<char> bytes(length, 'x');
     return pwrite(memfd_, bytes.data(), length, static_cast<off_t>(offset)) > 0 ? 0 : -1;
   }
-  int Persist(const std::vector<Piece>& pieces, bool, uint64_t* lsn) override {
-    for (const Piece& piece : pieces) {
+  int Persist(const std::vector<ChangedBytes>& pieces, bool, uint64_t* lsn) override {
+    for (const ChangedBytes& piece : pieces) {
       if (pwrite(memfd_, piece.bytes, piece.length, static_cast<off_t>(piece.offset)) < 0) return -1;
     }
     *lsn = 1;

@@ -62,11 +62,11 @@ class FakeServer : public MappingBackend {
     return 0;
   }
 
-  int Persist(const std::vector<Piece>& pieces, bool durable, uint64_t* lsn) override {
+  int Persist(const std::vector<ChangedBytes>& pieces, bool durable, uint64_t* lsn) override {
     if (before_persist) before_persist();
     std::lock_guard<std::mutex> lock(mutex_);
     if (persist_error.load() != 0) return -persist_error.load();
-    for (const Piece& piece : pieces) {
+    for (const ChangedBytes& piece : pieces) {
       memcpy(content_.data() + piece.offset, piece.bytes, piece.length);
       for (uint64_t page = piece.offset / kPage; page * kPage < piece.offset + piece.length; ++page) {
         if (present_[page]) Show(page * kPage, kPage);

@@ -233,7 +233,7 @@ int Queue::Add(const dsa_work& work) {
   } while (true);
   free_slots_.pop_back();
   slot.in_use = true;
-  slot.forgotten = false;
+  slot.is_canceled = false;
   slot.opcode = entry.opcode;
   slot.is_signaled = (entry.flags & kSignaled) != 0;
   slot.user_data = work.user_data;
@@ -300,14 +300,9 @@ bool Queue::Complete(const CompletionEntry& entry, std::span<const std::byte> da
   completion.value = entry.value;
   if (!data.empty()) {
     if (slot.opcode != DSA_READ || entry.status != 0 || data.size() != entry.length) return false;
-    if (slot.forgotten) {
-      completion.status = -ECANCELED;
-      completion.length = 0;
-    } else {
-      memcpy(slot.buffer, data.data(), data.size());
-    }
+    memcpy(slot.buffer, data.data(), data.size());
   }
-  if (slot.forgotten && entry.status != 0) completion.status = -ECANCELED;
+  if (slot.is_canceled && entry.status != 0) completion.status = -ECANCELED;
   GiveBack(slot, completion);
   return true;
 }
@@ -384,17 +379,20 @@ void Queue::Progress() {
   Kick();
 }
 
-void Queue::Forget(const dsa_memory* memory) {
+void Queue::Cancel(const dsa_memory* memory) {
   const Guard guard(lock_);
-  while (!is_broken_ && free_slots_.size() < depth_ && endpoint_->Poll() > 0 && !must_break_) continue;
-  if (must_break_) Break();
   for (Slot& slot : slots_) {
-    if (slot.in_use && slot.memory == memory) {
-      slot.forgotten = true;
-      slot.memory = nullptr;
-    }
+    if (slot.in_use && slot.memory == memory) slot.is_canceled = true;
   }
+}
+
+bool Queue::Uses(const dsa_memory* memory) {
+  const Guard guard(lock_);
+  Move();
+  LookAtServer();
   Kick();
+  return std::any_of(slots_.begin(), slots_.end(),
+                     [memory](const Slot& slot) { return slot.in_use && slot.memory == memory; });
 }
 
 // --- Waiting ---

@@ -8,7 +8,7 @@
 //     and has no more bytes than were asked for. Whatever else comes in is nonsense and ends the connection.
 //   * Once the queue is broken no slot is in use: all work has been given back with -ECONNRESET.
 //
-// One thread at a time uses the queue; others may call Progress() and Forget() at any time. The lock that keeps them
+// One thread at a time uses the queue; others may call what is below at any time. The lock that keeps them
 // apart is held while a program's memory is copied, so nobody may wait for it who holds the control connection's.
 //
 // Part of libstagefs.
@@ -58,13 +58,16 @@ class Queue final : private Endpoint::Owner {
 
   // Moves on what is under way, unless the queue is in use at the moment.
   void Progress();
-  // `memory` is about to be the program's alone: takes what the server has sent, and puts nothing there from then on.
-  void Forget(const dsa_memory* memory);
+  // `memory` is about to go: what fails in it from now on was canceled.
+  void Cancel(const dsa_memory* memory);
+  // Moves on what is under way; whether some of it is still in `memory`. Until then bytes may be on their way there,
+  // whatever the server says on the control connection.
+  bool Uses(const dsa_memory* memory);
 
  private:
   struct Slot {
     bool in_use = false;
-    bool forgotten = false;  // its memory is gone
+    bool is_canceled = false;  // its memory is about to go
     uint8_t opcode = 0;
     bool is_signaled = false;
     uint32_t turn = 0;  // how often it has been used

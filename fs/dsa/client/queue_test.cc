@@ -482,20 +482,53 @@ TEST_P(QueueTest, DeregisteringMovesWhatTheServerWaitsFor) {
   EXPECT_EQ(Next().status, 0);
 }
 
-TEST_P(QueueTest, NothingIsPutIntoMemoryThatIsTheProgramsAgain) {
+TEST_P(QueueTest, DeregisteringWaitsForTheBytesThatAreOnTheirWay) {
   HoldWorks();
   Open();
   const dsa_work read = Work(DSA_READ, 0, text(), 64);
   ASSERT_EQ(dsa_post(queue_, &read, 1), 1);
   AwaitHeld(1);
-  ASSERT_EQ(dsa_deregister(memory_), 0);
-  server_->Run([&] {
-    CompletionEntry entry = Answer(0);
-    entry.inline_bytes = 64;
-    server_->Complete(ServersQueue(), entry, std::vector<std::byte>(64, std::byte{0x55}));
+  std::thread late([&] {
+    while (server_->count(ControlType::kDeregister) == 0) std::this_thread::yield();
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    server_->Run([&] {
+      CompletionEntry entry = Answer(0);
+      entry.inline_bytes = 64;
+      server_->Complete(ServersQueue(), entry, std::vector<std::byte>(64, std::byte{0x55}));
+    });
   });
+  EXPECT_EQ(dsa_deregister(memory_), 0);
+  EXPECT_EQ(bytes_[63], std::byte{0x55});
+  late.join();
+  EXPECT_EQ(Next().status, 0);
+}
+
+TEST_P(QueueTest, FailureInMemoryThatGoesIsACancellation) {
+  HoldWorks();
+  server_->on_request = [&](const FakeServer::Request& request) {
+    if (request.header.type != static_cast<uint16_t>(ControlType::kDeregister)) return false;
+    CompletionEntry entry = Answer(0);
+    entry.status = -EINVAL;
+    entry.length = 0;
+    server_->Complete(ServersQueue(), entry);
+    return false;
+  };
+  Open();
+  const dsa_work read = Work(DSA_READ, 0, text(), 64);
+  ASSERT_EQ(dsa_post(queue_, &read, 1), 1);
+  AwaitHeld(1);
+  EXPECT_EQ(dsa_deregister(memory_), 0);
   EXPECT_EQ(Next().status, -ECANCELED);
-  EXPECT_EQ(bytes_, std::vector<std::byte>(bytes_.size()));
+}
+
+TEST_P(QueueTest, ServerThatNeverCompletesCannotKeepMemory) {
+  HoldWorks();
+  Open();
+  const dsa_work read = Work(DSA_READ, 0, text(), 64);
+  ASSERT_EQ(dsa_post(queue_, &read, 1), 1);
+  AwaitHeld(1);
+  EXPECT_EQ(dsa_deregister(memory_), -ETIMEDOUT);
+  EXPECT_EQ(Next().status, -ECONNRESET);
 }
 
 TEST_P(QueueTest, AnotherThreadsDeregisteringWakesTheSleeper) {

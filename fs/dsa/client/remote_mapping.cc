@@ -11,6 +11,7 @@
 #include "fs/dsa/client/group_writer.h"
 #include "fs/dsa/protocol.h"
 
+using stagefs::dsa::ChangedBytes;
 using stagefs::dsa::Connection;
 using stagefs::dsa::ControlReply;
 using stagefs::dsa::ControlType;
@@ -19,7 +20,6 @@ using stagefs::dsa::HandleReply;
 using stagefs::dsa::HandleRequest;
 using stagefs::dsa::MappedRanges;
 using stagefs::dsa::Mapping;
-using stagefs::dsa::Piece;
 using stagefs::dsa::RangeRequest;
 
 dsa_mapping::dsa_mapping(Connection& connection, dsa_file* file) : connection_(connection), file_(file) {
@@ -75,10 +75,10 @@ int dsa_mapping::Populate(uint64_t offset, uint64_t length) {
   return connection_.control().Ask(ControlType::kPopulate, request, &reply, &ignored);
 }
 
-int dsa_mapping::Persist(const std::vector<Piece>& pieces, bool durable, uint64_t* lsn) {
+int dsa_mapping::Persist(const std::vector<ChangedBytes>& pieces, bool durable, uint64_t* lsn) {
   std::vector<GroupWriter::Part> parts;
   parts.reserve(pieces.size());
-  for (const Piece& piece : pieces) {
+  for (const ChangedBytes& piece : pieces) {
     parts.push_back({piece.offset, {static_cast<const std::byte*>(piece.bytes), piece.length}});
   }
   std::string ignored;

@@ -27,7 +27,7 @@ struct dsa_mapping final : private stagefs::dsa::MappingBackend {
  private:
   dsa_mapping(stagefs::dsa::Connection& connection, dsa_file* file);
   int Populate(uint64_t offset, uint64_t length) override;
-  int Persist(const std::vector<stagefs::dsa::Piece>& pieces, bool durable, uint64_t* lsn) override;
+  int Persist(const std::vector<stagefs::dsa::ChangedBytes>& pieces, bool durable, uint64_t* lsn) override;
 
   stagefs::dsa::Connection& connection_;
   dsa_file* const file_;
