@@ -401,8 +401,8 @@ class Session : public MappingBackend {
   int Populate(uint64_t offset, uint64_t length) override {
     return -PopulateAndWait(files_, ino_, kUser, offset, length);
   }
-  int Persist(const std::vector<Piece>& pieces, bool, uint64_t* lsn) override {
-    for (const Piece& piece : pieces) {
+  int Persist(const std::vector<ChangedBytes>& pieces, bool, uint64_t* lsn) override {
+    for (const ChangedBytes& piece : pieces) {
       Write(volume_, ino_, piece.offset, piece.bytes, piece.length);
       ChangedAndWait(files_, ino_, piece.offset, piece.length);
     }

@@ -14,10 +14,8 @@
 #include <vector>
 
 #include "fs/dsa/client/stagefs/dsa.h"
-#include "fs/dsa/mapped_files.h"
-#include "fs/dsa/mapping_service.h"
+#include "fs/dsa/mapped_files_service.h"
 #include "fs/dsa/server.h"
-#include "fs/dsa/sharing_registry.h"
 #include "fs/volume/testing/memory_engine.h"
 #include "fs/volume/volume.h"
 #include "gtest/gtest.h"
@@ -29,31 +27,12 @@ namespace {
 
 constexpr size_t kMiB = 1 << 20;
 
-class Mappings : public MappingService {
- public:
-  Mappings(volume::Volume& volume, volume::Sharing& sharing) : registry_(sharing), files_(volume, registry_, {}) {}
-  void Map(volume::Ino ino, uint64_t offset, uint64_t length,
-           absl::AnyInvocable<void(absl::StatusOr<int>) &&> done) override {
-    std::move(done)(files_.Map(ino, geteuid(), offset, length));
-  }
-  void Populate(volume::Ino ino, uint64_t offset, uint64_t length,
-                absl::AnyInvocable<void(absl::Status) &&> done) override {
-    auto shared = std::make_shared<absl::AnyInvocable<void(absl::Status) &&>>(std::move(done));
-    files_.Populate(ino, geteuid(), offset, length, [shared](absl::Status status) { std::move (*shared)(status); });
-  }
-  void Unmap(volume::Ino ino) override { files_.Unmap(ino, geteuid()); }
-
- private:
-  SharingRegistry registry_;
-  MappedFiles files_;
-};
-
 class RealServerTest : public testing::TestWithParam<std::string> {
  protected:
   RealServerTest() : engine_(environment_, EngineOptions()), bytes_(20 * kMiB) {
     STAGEFS_CHECK(volume::Volume::Format(engine_, {}).ok());
     volume_ = *volume::Volume::Open(engine_);
-    mappings_ = std::make_unique<Mappings>(*volume_, sharing_);
+    mappings_ = std::make_unique<MappedFilesService>(*volume_, sharing_);
     DsaServerOptions options;
     options.addresses = {path_};
     server_ = *DsaServer::Start(*volume_, sharing_, mappings_.get(), options, [](absl::string_view) {});
@@ -113,7 +92,7 @@ class RealServerTest : public testing::TestWithParam<std::string> {
   volume::testing::MemoryEngine engine_;
   std::unique_ptr<volume::Volume> volume_;
   volume::Sharing sharing_;
-  std::unique_ptr<Mappings> mappings_;
+  std::unique_ptr<MappedFilesService> mappings_;
   std::unique_ptr<DsaServer> server_;
   std::vector<char> bytes_;
   dsa_connection* connection_ = nullptr;
