@@ -7,6 +7,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <random>
@@ -96,7 +97,8 @@ class DataPathImpl : public DataPath {
         continue;
       }
       if (stopping_ && DropAll()) return;
-      if (NowNs() - last_work_ns > options_.spin_ns) {
+      // Who waits for the store only keeps the CPU from those that the store waits for.
+      if (WaitsForVolume() || NowNs() - last_work_ns > options_.spin_ns) {
         Sleep();
         last_work_ns = NowNs();
       }
@@ -117,6 +119,10 @@ class DataPathImpl : public DataPath {
     }
     std::erase_if(dropped_, [](const std::unique_ptr<QueueServer>& queue) { return !queue->busy(); });
     return count;
+  }
+
+  bool WaitsForVolume() const {
+    return std::any_of(queues_.begin(), queues_.end(), [](const auto& queue) { return queue.second->busy(); });
   }
 
   int RunTasks() {

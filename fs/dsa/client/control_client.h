@@ -36,6 +36,7 @@ class ControlClient {
  public:
   // Over a connected stream socket. `timeout_ms`: for each round trip.
   ControlClient(Descriptor socket, uint32_t timeout_ms) : socket_(std::move(socket)), timeout_(timeout_ms) {}
+  std::chrono::milliseconds timeout() const { return timeout_; }
 
   // Sends a request and waits for its reply. 0, the server's negative errno (`error` is its text then), -ETIMEDOUT or
   // -ECONNRESET. `meanwhile`, if given, is called each millisecond while it waits, with the mutex held.

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -21,6 +22,7 @@ using Guard = std::lock_guard<SpinLock>;
 constexpr int64_t kLookAtServerNs = 1'000'000;
 constexpr uint64_t kMaxFileBytes = uint64_t{1} << 63;
 constexpr int kMaxErrno = 4095;
+constexpr uint32_t kEmptyPollsAtOnce = 64;  // some microseconds
 
 static_assert(DSA_MAX_INLINE == kMaxInlineBytes);
 static_assert(DSA_SIGNALED == kSignaled && DSA_DURABLE == kDurable && DSA_UNORDERED == kUnordered &&
@@ -95,7 +97,21 @@ int Queue::Open(Fabric& fabric, std::string* error) {
   token_ = granted.token;
   code = AttachDoorbell(&reply, error);
   if (code == 0) code = endpoint_->SetPeer(name, error);
+  if (code == 0) code = MeetServer(error);
   return code == 0 ? WatchDescriptors(error) : code;
+}
+
+// The endpoints get to know each other by the first message: an empty batch, so that the first work need not wait.
+int Queue::MeetServer(std::string* error) {
+  const auto deadline = Clock::now() + control_.timeout();
+  (void)HaveBatch();
+  while (!must_break_ && !control_.HasEnded() && Clock::now() < deadline) {
+    if (batch_.has_value() && SendBatch()) return 0;
+    if (endpoint_->Poll() < 0) break;
+    (void)sched_yield();
+  }
+  *error = "the server's endpoint cannot be reached";
+  return -ECONNRESET;
 }
 
 int Queue::AttachDoorbell(ControlReply* reply, std::string* error) {
@@ -257,13 +273,13 @@ bool Queue::HaveBatch() {
 // False: it cannot be sent yet, or not at all.
 bool Queue::SendBatch() {
   const int code = endpoint_->Send(batch_->Finish().size());
+  if (has_doorbell_) doorbell_->Ring();  // also if it could not be sent: the server may have to do something for that
   if (code == -EAGAIN) return false;
   if (code != 0) {
     must_break_ = true;
     return false;
   }
   batch_.reset();
-  if (has_doorbell_) doorbell_->Ring();
   return true;
 }
 
@@ -335,10 +351,18 @@ void Queue::Break() {
 }
 
 int Queue::Poll(std::span<dsa_completion> completions) {
+  // A program that polls without end must not keep the CPU from whoever completes its work.
+  if (empty_polls_ == kEmptyPollsAtOnce) {
+    empty_polls_ = 0;
+    (void)sched_yield();
+  }
   const Guard guard(lock_);
   WakeUp();
   if (ring_count_ == 0 || ring_count_ < completions.size()) Move();
-  if (ring_count_ == 0) LookAtServerNowAndThen();
+  if (ring_count_ == 0) {
+    ++empty_polls_;
+    LookAtServerNowAndThen();
+  }
   if (ring_count_ == 0 && is_broken_) return Fail(-ECONNRESET, "the connection has ended");
   const auto count = static_cast<uint32_t>(std::min<size_t>(ring_count_, completions.size()));
   for (uint32_t i = 0; i < count; ++i) {

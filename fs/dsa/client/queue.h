@@ -80,6 +80,7 @@ class Queue final : private Endpoint::Owner {
   Queue(Connection* owner, ControlClient& control, Fabric& fabric, uint32_t depth, uint32_t spin_us);
   int Open(Fabric& fabric, std::string* error);
   int AttachDoorbell(ControlReply* reply, std::string* error);
+  int MeetServer(std::string* error);
   int WatchDescriptors(std::string* error);
 
   int Fail(int status, const char* error);
@@ -131,6 +132,7 @@ class Queue final : private Endpoint::Owner {
   bool is_broken_ = false;
   bool is_armed_ = false;
   bool was_kicked_ = false;
+  uint32_t empty_polls_ = 0;      // of the thread that polls
   int64_t looked_at_server_ = 0;  // ns, of the coarse clock
   const char* error_ = "";
 };
