@@ -249,7 +249,8 @@ void Endpoint::Finish(FabricOperation* operation, int status) {
       break;
     }
     case FabricOperation::Kind::kSend:
-      free_.push_back(static_cast<Message*>(operation));
+      // Not at the back: that is the next message, which may be half written, or refused once, already.
+      free_.insert(free_.begin(), static_cast<Message*>(operation));
       break;
     case FabricOperation::Kind::kReceive:
       unposted_.push_back(static_cast<Message*>(operation));
