@@ -58,6 +58,18 @@ absl::Status RemoveStale(const std::string& path, const sockaddr_un& address) {
   return absl::OkStatus();
 }
 
+// With mode 0666: who may do what is decided by the permissions of files; who reaches the socket, by its directories. A
+// chmod(2) afterwards could be led to another file by whoever owns the directory. The umask is the whole process's, and
+// the volume's threads make no files.
+bool BindForAll(int socket, const sockaddr_un& address) {
+  const mode_t before = umask(0111);
+  const bool bound = bind(socket, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0;
+  const int error = errno;
+  umask(before);
+  errno = error;
+  return bound;
+}
+
 struct HostAndPort {
   std::string host, port;
 };
@@ -167,11 +179,9 @@ absl::StatusOr<Listener> Listener::ListenUnix(const std::string& path) {
   OwnedFd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (fd.get() < 0) return Failed(path, "socket");
   RETURN_IF_ERROR(RemoveStale(path, address));
-  if (bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) return Failed(path, "bind");
+  if (!BindForAll(fd.get(), address)) return Failed(path, "bind");
   Listener listener(std::move(fd), path);
   listener.file_ = std::make_unique<SocketFile>(path);
-  // Who may do what is decided by the permissions of files; who reaches the socket, by its directories.
-  if (chmod(path.c_str(), 0666) != 0) return Failed(path, "chmod");
   if (listen(listener.fd(), kBacklog) != 0) return Failed(path, "listen");
   return listener;
 }
