@@ -624,6 +624,7 @@ TEST_F(DsaServerTest, BeforeTheProofNothingElseIsAnswered) {
 }
 
 TEST_F(DsaServerTest, StrangersWhoSayNothingKeepNobodyOut) {
+  options_.patience = std::chrono::hours(1);
   StartForRemoteClients();
   std::vector<RawClient> strangers;
   for (int i = 0; i < 200; ++i) strangers.push_back(ConnectRemotely());
@@ -631,6 +632,7 @@ TEST_F(DsaServerTest, StrangersWhoSayNothingKeepNobodyOut) {
   HelloReply reply;
   ASSERT_EQ(client.Hello("", &reply, "writer"), 0);
   EXPECT_EQ(client.Call(ControlType::kAuthenticate, ProofOf('1', kClientProofLabel, reply, "writer")), 0);
+  EXPECT_TRUE(strangers.front().Ended());
 }
 
 // --- The socket ---
