@@ -91,6 +91,35 @@ TEST_P(FabricTest, MessagesArriveInOrderBothWays) {
   EXPECT_EQ(ear_[0].messages, sent[1]);
 }
 
+// However fast they come: more than there is room for, from a sender that asks for the next buffer before it sends.
+TEST_P(FabricTest, BurstsArriveOnceAndInOrder) {
+  constexpr uint32_t kMessages = 20000;
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+  for (uint32_t sent = 0; sent < kMessages && std::chrono::steady_clock::now() < end;) {
+    if (endpoint_[0]->SendBuffer() == nullptr) {
+      ASSERT_GE(endpoint_[0]->Poll(), 0);
+      ASSERT_GE(endpoint_[1]->Poll(), 0);
+      continue;
+    }
+    std::memset(endpoint_[0]->SendBuffer(), 0, 80);
+    std::memcpy(endpoint_[0]->SendBuffer(), &sent, sizeof(sent));
+    int code;
+    while ((code = endpoint_[0]->Send(sent % 2 == 0 ? 80 : 56)) == -EAGAIN) {
+      ASSERT_GE(endpoint_[0]->Poll(), 0);
+      ASSERT_GE(endpoint_[1]->Poll(), 0);
+    }
+    ASSERT_EQ(code, 0);
+    ++sent;
+  }
+  ASSERT_TRUE(Until([&] { return ear_[1].messages.size() >= kMessages; }));
+  for (uint32_t i = 0; i < kMessages; ++i) {
+    uint32_t number;
+    std::memcpy(&number, ear_[1].messages[i].data(), sizeof(number));
+    ASSERT_EQ(number, i);
+  }
+  EXPECT_EQ(ear_[1].messages.size(), kMessages);
+}
+
 TEST_P(FabricTest, BytesMoveBetweenOneSidesMemoryAndTheOthersRegion) {
   std::vector<char> remote(3 << 20), local(3 << 20);
   for (size_t i = 0; i < remote.size(); ++i) remote[i] = static_cast<char>(i * 7 + i / 4096);
