@@ -234,7 +234,15 @@ WorkEntry Queue::Encode(const dsa_work& work, bool is_inline, uint64_t cookie) c
 int Queue::Add(const dsa_work& work) {
   const uint32_t in_use = depth_ - static_cast<uint32_t>(free_slots_.size());
   if (in_use + ring_count_ >= depth_) return Fail(-EAGAIN, "the queue is full");
+  // Taken at once: completions that come while there is no room to send give back others.
   const uint32_t index = free_slots_.back();
+  free_slots_.pop_back();
+  const int code = AddToBatch(work, index);
+  if (code != 0) free_slots_.push_back(index);
+  return code;
+}
+
+int Queue::AddToBatch(const dsa_work& work, uint32_t index) {
   Slot& slot = slots_[index];
   // Also with memory: a copy costs less than the server's fetching it.
   const bool is_inline = GoesInline(work);
@@ -247,7 +255,6 @@ int Queue::Add(const dsa_work& work) {
     if (batch_->Add(entry, data)) break;
     if (!SendBatch()) return Fail(-EAGAIN, "too much is on its way");
   } while (true);
-  free_slots_.pop_back();
   slot.in_use = true;
   slot.is_canceled = false;
   slot.opcode = entry.opcode;

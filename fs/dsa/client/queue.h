@@ -89,6 +89,7 @@ class Queue final : private Endpoint::Owner {
   int CheckMemory(const dsa_work& work);
   WorkEntry Encode(const dsa_work& work, bool is_inline, uint64_t cookie) const;
   int Add(const dsa_work& work);
+  int AddToBatch(const dsa_work& work, uint32_t index);
   bool HaveBatch();
   bool SendBatch();
 
