@@ -395,7 +395,7 @@ def test_direct_clients_may_die_at_any_moment(place):
         lines = [line for line in reader.read().split("\n") if line]
         last = max((int(line) for line in lines if line.isdigit()), default=-1)
         check(all(line.isdigit() for line in lines), f"client: {lines[-1:]}")
-        with open(volume.path(name), "rb") as file:
+        with open(volume.path(name[1:]), "rb") as file:
             data = file.read(8)
             found = struct.unpack("<Q", data)[0] if len(data) == 8 else -1
             check(found in (last, last + 1), f"write {last} had completed, {found} is there")
@@ -449,8 +449,9 @@ def test_direct_server_dies_and_clients_hear(place):
 
 def test_direct_writes_survive_power_cuts_in_order(place):
     """Direct writes of two queues and of groups, recorded and cut: a prefix, with all that was told to be durable."""
-    recording = Recording(place, mount=("-o", "dsa"))
-    client = Connection(place.stagefs, recording.volume.image)
+    door = f"{place.directory}/door"
+    recording = Recording(place, mount=("-o", f"dsa={door}"))
+    client = Connection(place.stagefs, door)
     chance = random.Random(5)
     queue = client.queue()
     first, second, pair = (client.open(name) for name in ("/first", "/second", "/pair"))
