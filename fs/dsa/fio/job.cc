@@ -203,32 +203,36 @@ int DirectJob::Submit() {
   int status = 0;
   while (posted < queued_.size()) {
     status = dsa_post(queue_, &queued_[posted], static_cast<int>(queued_.size() - posted));
-    if (status < 0) break;  // not for want of room: the queue has a place for every unit
-    posted += status;
+    if (status >= 0) {
+      posted += status;
+      continue;
+    }
+    // The queue has a place for every unit, but too much may be on its way: what has arrived makes room.
+    if (status == -EAGAIN) status = Poll(&early_, units_);
+    if (status < 0) break;
   }
   for (; posted < queued_.size(); ++posted) {
     Unit* const unit = reinterpret_cast<Unit*>(queued_[posted].user_data);
     unit->error = -status;
-    failed_.push_back(unit);
+    early_.push_back(unit);
   }
   queued_.clear();
   return 0;
 }
 
-void DirectJob::Take(const dsa_completion& completion) {
+Unit* DirectJob::UnitOf(const dsa_completion& completion) {
   Unit* const unit = reinterpret_cast<Unit*>(completion.user_data);
   unit->error = -completion.status;
   if (completion.status == 0 && unit->direction <= kWrite) unit->residue = unit->length - completion.length;
-  ended_.push_back(unit);
+  return unit;
 }
 
-int DirectJob::Poll(unsigned most) {
-  for (; most > ended_.size() && !failed_.empty(); failed_.pop_back()) ended_.push_back(failed_.back());
+int DirectJob::Poll(std::vector<Unit*>* units, size_t most) {
   std::array<dsa_completion, 64> completions;
-  const size_t room = std::min<size_t>(completions.size(), most - ended_.size());
+  const size_t room = std::min(completions.size(), most - units->size());
   if (room == 0) return 0;
   const int count = dsa_poll(queue_, completions.data(), static_cast<int>(room));
-  for (int i = 0; i < count; ++i) Take(completions[i]);
+  for (int i = 0; i < count; ++i) units->push_back(UnitOf(completions[i]));
   return count;
 }
 
@@ -238,8 +242,9 @@ int DirectJob::Wait(unsigned least, unsigned most, const timespec* limit) {
                                      : std::chrono::seconds(limit->tv_sec) + std::chrono::nanoseconds(limit->tv_nsec);
   const auto deadline = Clock::now() + wait;
   ended_.clear();
+  for (; ended_.size() < most && !early_.empty(); early_.pop_back()) ended_.push_back(early_.back());
   while (true) {
-    const int status = Poll(most);
+    const int status = Poll(&ended_, most);
     if (status < 0 && ended_.empty()) return status;
     if (status < 0 || ended_.size() >= least) break;
     if (status > 0) continue;

@@ -64,8 +64,9 @@ class DirectJob {
   void Free();
 
  private:
-  int Poll(unsigned most);
-  void Take(const dsa_completion& completion);
+  // Adds what has completed to `units`, until it has `most`. Returns how many, or a negative errno.
+  int Poll(std::vector<Unit*>* units, size_t most);
+  static Unit* UnitOf(const dsa_completion& completion);
 
   const DirectOptions& options_;
   const bool may_write_;
@@ -76,7 +77,7 @@ class DirectJob {
   char* memory_ = nullptr;
   size_t memory_size_ = 0;
   std::vector<dsa_work> queued_;
-  std::vector<Unit*> failed_;  // could not be posted; Wait() has yet to give them back
+  std::vector<Unit*> early_;  // have ended, and Wait() has yet to give them back
   std::vector<Unit*> ended_;
 };
 
