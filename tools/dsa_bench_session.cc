@@ -82,8 +82,9 @@ class DsaBenchSession::Run {
     }
     for (size_t posted = 0; posted < works_.size();) {
       const int status = dsa_post(queue_, &works_[posted], static_cast<int>(works_.size() - posted));
-      if (status < 0) return Failed("posting", status);
-      posted += status;
+      if (status < 0 && status != -EAGAIN) return Failed("posting", status);
+      if (status > 0) posted += status;
+      if (posted < works_.size()) RETURN_IF_ERROR(Poll());  // too much on its way: what has arrived makes room
     }
     return absl::OkStatus();
   }
