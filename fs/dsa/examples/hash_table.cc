@@ -12,7 +12,6 @@ namespace {
 
 constexpr uint64_t kMagic = 0x31454c4241544853;  // "SHTABLE1"
 constexpr int kBitsPerNode = 4;
-constexpr int kDepths = 64 / kBitsPerNode;
 constexpr uint64_t kIsNode = 1;  // in a slot, whose places are multiples of 16
 constexpr uint64_t kLeastBytes = 16;
 
@@ -106,7 +105,7 @@ uint64_t* HashTable::FindLink(uint64_t* slot, uint64_t hash, std::string_view ke
 int HashTable::Place(uint64_t* slot, int depth, uint64_t entry) {
   Entry& added = *At<Entry>(entry);
   while (*slot != 0 && At<Entry>(*slot)->hash != added.hash) {
-    // Another hash: both go a level down. Hashes that differ do so within kDepths.
+    // Another hash: both go a level down, until their bits differ, which they do before the 64 bits are used up.
     const uint64_t other = *slot;
     const uint64_t node = Allocate(sizeof(Node));
     if (node == 0) return -ENOSPC;
