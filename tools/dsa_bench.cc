@@ -44,6 +44,7 @@ absl::StatusOr<std::vector<DsaCase>> CasesOf(const Wishes& wishes) {
 }
 
 absl::Status CheckSpan(const std::vector<DsaCase>& cases, uint64_t span_bytes) {
+  if (span_bytes == 0) return absl::OkStatus();
   uint64_t least = 8;  // of an atomic
   for (const DsaCase& work : cases) least = std::max(least, work.size_bytes);
   if (span_bytes >= least) return absl::OkStatus();
@@ -98,7 +99,7 @@ int RunDsaBench(const Invocation& invocation) {
     settings.case_ns = static_cast<int64_t>(case_ns);
     return absl::OkStatus();
   });
-  parser.AddSize(0, "span", "how much of the file is used (default 64M)", &settings.span_bytes);
+  parser.AddSize(0, "span", "how much of the file is used (default 4M,\nand 256M for sizes above 32K)", &settings.span_bytes);
   parser.AddText(0, "provider", "NAME", "of libfabric: shm, tcp, verbs\n(default: the fastest that the server allows)",
                  &settings.provider);
   parser.AddText(0, "key", "FILE", "the key for a server on another machine", &settings.key_file);

@@ -42,7 +42,7 @@ JsonWriter RowJson(const DsaBenchReport::Row& row) {
 
 std::string DsaBenchReport::Table() const {
   std::string table = absl::StrFormat("%s, %s over %s; %s of a file; %s s a row; %s\n\n", TimeText(wall_ns), address,
-                                      provider, SizeText(settings.span_bytes), absl::StrCat(settings.case_ns / 1e9),
+                                      provider, settings.span_bytes == 0 ? "4 MiB (above 32 KiB: 256 MiB)" : SizeText(settings.span_bytes), absl::StrCat(settings.case_ns / 1e9),
                                       settings.sleep ? "sleeping" : "polling");
   const std::string head = absl::StrFormat("%-7s%10s%7s  %-8s%10s%10s%10s%10s%10s%10s%10s\n", "work", "size", "depth",
                                            "until", "a second", "MiB/s", "p50 us", "p90 us", "p99 us", "p99.9 us",

@@ -24,7 +24,7 @@ DsaBenchReport Report(const DsaCase& work) {
 
 TEST(DsaBenchReportTest, TableSaysWhatWasMeasured) {
   const std::string table = Report({DsaOperation::kWrite, 4096, 8, true}).Table();
-  EXPECT_THAT(table, HasSubstr("/volume.img over shm; 64 MiB of a file; 1 s a row; polling\n"));
+  EXPECT_THAT(table, HasSubstr("/volume.img over shm; 4 MiB (above 32 KiB: 256 MiB) of a file; 1 s a row; polling\n"));
   EXPECT_THAT(table, ContainsRegex("\nwrite +4096 +8 +durable +1000000 +3906[.]2 +10[.]. +10[.]. +10"));
 }
 

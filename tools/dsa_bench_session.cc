@@ -16,7 +16,6 @@ namespace stagefs::tools {
 namespace {
 
 constexpr mode_t kMode = 0600;
-constexpr uint64_t kFillBytes = 1 << 20;
 constexpr uint64_t kFillDepth = 8;
 constexpr uint64_t kAtomicBytes = 8;
 constexpr int64_t kHungNs = 30'000'000'000;
@@ -37,8 +36,8 @@ void FillWithNoise(std::vector<char>* bytes) {
 // One case on one queue: keeps `depth` operations under way until its time is over, then waits for the rest.
 class DsaBenchSession::Run {
  public:
-  Run(DsaBenchSession& session, const DsaCase& work)
-      : session_(session), case_(work), began_ns_(work.depth), next_in_order_(0) {
+  Run(DsaBenchSession& session, const DsaCase& work, uint64_t span_bytes)
+      : session_(session), case_(work), span_bytes_(span_bytes), began_ns_(work.depth) {
     for (uint64_t slot = 0; slot < work.depth; ++slot) free_slots_.push_back(slot);
   }
   ~Run() { dsa_destroy_queue(queue_); }
@@ -57,11 +56,12 @@ class DsaBenchSession::Run {
     return std::move(result_);
   }
 
-  // The whole of [0, span), in order, once.
-  absl::Status Through(uint64_t span_bytes) {
+  // The whole of [begin, span), in order, once.
+  absl::Status Through(uint64_t begin) {
     in_order_ = true;
+    next_in_order_ = begin;
     heard_ns_ = SteadyNowNs();
-    while (next_in_order_ < span_bytes) RETURN_IF_ERROR(Step(true));
+    while (next_in_order_ < span_bytes_) RETURN_IF_ERROR(Step(true));
     while (free_slots_.size() < case_.depth) RETURN_IF_ERROR(Step(false));
     return absl::OkStatus();
   }
@@ -76,7 +76,7 @@ class DsaBenchSession::Run {
     now_ns_ = SteadyNowNs();
     works_.clear();
     for (; !free_slots_.empty(); free_slots_.pop_back()) {
-      if (in_order_ && next_in_order_ >= session_.settings_.span_bytes) break;
+      if (in_order_ && next_in_order_ >= span_bytes_) break;
       began_ns_[free_slots_.back()] = now_ns_;
       Add(free_slots_.back());
     }
@@ -119,7 +119,7 @@ class DsaBenchSession::Run {
     work.file = session_.file_;
     work.offset = in_order_ ? next_in_order_ : RandomPlace(case_.size_bytes);
     work.buffer = session_.bytes_.data() + (slot * buffers + index) * case_.size_bytes;
-    work.length = std::min(case_.size_bytes, session_.settings_.span_bytes - work.offset);
+    work.length = std::min(case_.size_bytes, span_bytes_ - work.offset);
     work.memory = session_.memory_;
     if (in_order_) next_in_order_ += case_.size_bytes;
     return work;
@@ -136,7 +136,7 @@ class DsaBenchSession::Run {
   }
 
   // A multiple of `unit`, with room for one behind it.
-  uint64_t RandomPlace(uint64_t unit) { return random_() % (session_.settings_.span_bytes / unit) * unit; }
+  uint64_t RandomPlace(uint64_t unit) { return random_() % (span_bytes_ / unit) * unit; }
 
   absl::Status Poll() {
     std::array<dsa_completion, 128> completions;
@@ -163,12 +163,13 @@ class DsaBenchSession::Run {
 
   DsaBenchSession& session_;
   const DsaCase case_;
+  const uint64_t span_bytes_;
   dsa_queue* queue_ = nullptr;
   std::vector<int64_t> began_ns_;  // by slot
   std::vector<uint64_t> free_slots_;
   std::vector<dsa_work> works_;
   bool in_order_ = false;
-  uint64_t next_in_order_;
+  uint64_t next_in_order_ = 0;
   uint64_t expected_ = 0;
   int64_t now_ns_ = 0;
   int64_t heard_ns_ = 0;  // when the last completion came
@@ -181,7 +182,6 @@ absl::StatusOr<std::unique_ptr<DsaBenchSession>> DsaBenchSession::Open(const std
                                                                        const DsaBenchSettings& settings) {
   std::unique_ptr<DsaBenchSession> session(new DsaBenchSession(settings));
   RETURN_IF_ERROR(session->Connect(address, path));
-  RETURN_IF_ERROR(session->Fill());
   return session;
 }
 
@@ -215,20 +215,27 @@ absl::Status DsaBenchSession::Register(size_t size_bytes) {
   return status < 0 ? Failed("memory", status) : absl::OkStatus();
 }
 
-absl::Status DsaBenchSession::Fill() {
-  const DsaCase writes = {DsaOperation::kWrite, kFillBytes, kFillDepth, false};
-  RETURN_IF_ERROR(Register(writes.size_bytes * writes.depth));
-  Run fill(*this, writes);
-  RETURN_IF_ERROR(fill.Start());
-  RETURN_IF_ERROR(fill.Through(settings_.span_bytes));
-  Run flush(*this, {DsaOperation::kFlush, 0, 1, false});
+absl::Status DsaBenchSession::Fill(uint64_t span_bytes) {
+  while (filled_bytes_ < span_bytes) {
+    const bool small = filled_bytes_ < kSmallSpanBytes;
+    const uint64_t end = small ? std::min(span_bytes, kSmallSpanBytes) : span_bytes;
+    const DsaCase writes = {DsaOperation::kWrite, small ? kSmallBytes : 1 << 20, kFillDepth, false};
+    RETURN_IF_ERROR(Register(writes.size_bytes * writes.depth));
+    Run fill(*this, writes, end);
+    RETURN_IF_ERROR(fill.Start());
+    RETURN_IF_ERROR(fill.Through(filled_bytes_));
+    filled_bytes_ = end;
+  }
+  const DsaCase flushes = {DsaOperation::kFlush, 0, 1, false};
+  Run flush(*this, flushes, 0);
   RETURN_IF_ERROR(flush.Start());
   return flush.ForNs(1).status();
 }
 
 absl::StatusOr<DsaBenchResult> DsaBenchSession::Measure(const DsaCase& work) {
+  RETURN_IF_ERROR(Fill(SpanOf(settings_, work)));
   RETURN_IF_ERROR(Register(work.size_bytes * work.depth * work.works()));
-  Run run(*this, work);
+  Run run(*this, work, SpanOf(settings_, work));
   RETURN_IF_ERROR(run.Start());
   return run.ForNs(settings_.case_ns);
 }

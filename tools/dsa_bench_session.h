@@ -21,10 +21,20 @@ namespace stagefs::tools {
 struct DsaBenchSettings {
   std::string provider;                  // empty: the fastest that the server allows
   std::string key_file;                  // empty: none
-  uint64_t span_bytes = 64 << 20;        // how much of the file is used; at least the largest size of a case
+  // How much of the file is used; at least the largest size of a case. 0: for work of up to kSmallBytes what fits the
+  // staging area easily, else so much that reads have to go to the store.
+  uint64_t span_bytes = 0;
   int64_t case_ns = 1'000'000'000;       // how long a case takes
   bool sleep = false;                    // wait for completions in dsa_wait(), not by polling alone
 };
+
+inline constexpr uint64_t kSmallBytes = 32 << 10;
+inline constexpr uint64_t kSmallSpanBytes = 4 << 20, kLargeSpanBytes = 256 << 20;
+
+inline uint64_t SpanOf(const DsaBenchSettings& settings, const DsaCase& work) {
+  if (settings.span_bytes > 0) return settings.span_bytes;
+  return work.IsTransfer() && work.size_bytes > kSmallBytes ? kLargeSpanBytes : kSmallSpanBytes;
+}
 
 struct DsaBenchResult {
   uint64_t operations = 0;
@@ -36,7 +46,7 @@ struct DsaBenchResult {
 
 class DsaBenchSession {
  public:
-  // Connects, opens `path` (it is made if need be) and fills it with settings.span_bytes of data, durable.
+  // Connects, and opens `path` (it is made if need be).
   static absl::StatusOr<std::unique_ptr<DsaBenchSession>> Open(const std::string& address, const std::string& path,
                                                                const DsaBenchSettings& settings);
   ~DsaBenchSession();
@@ -57,10 +67,13 @@ class DsaBenchSession {
   explicit DsaBenchSession(const DsaBenchSettings& settings) : settings_(settings) {}
   absl::Status Connect(const std::string& address, const std::string& path);
   absl::Status Register(size_t size_bytes);
-  absl::Status Fill();
+  // Sees to it that the file has `span_bytes` of data, durable: in small writes, so that it lies in the staging area
+  // where that is large enough.
+  absl::Status Fill(uint64_t span_bytes);
 
   const DsaBenchSettings settings_;
   std::string path_;
+  uint64_t filled_bytes_ = 0;
   dsa_connection* connection_ = nullptr;
   dsa_file* file_ = nullptr;
   dsa_memory* memory_ = nullptr;

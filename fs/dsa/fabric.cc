@@ -4,10 +4,14 @@
 #include <rdma/fi_cm.h>
 #include <rdma/fi_errno.h>
 #include <rdma/fi_rma.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <random>
+#include <string_view>
 
 namespace stagefs::dsa {
 namespace {
@@ -18,6 +22,18 @@ constexpr int kEventsAtOnce = 16;
 int Fail(std::string* error, const char* what, ssize_t code) {
   *error = std::string(what) + ": " + fi_strerror(static_cast<int>(-code));
   return static_cast<int>(code);
+}
+
+// libfabric makes a file of shared memory for each endpoint, by default named after the process's number: two processes
+// in different name spaces may have the same one.
+constexpr std::string_view kSharedPrefix = "stagefs-";
+constexpr std::string_view kSharedScheme = "fi_shm://";
+
+std::string NewSharedName() {
+  std::random_device random;
+  char name[64];
+  snprintf(name, sizeof(name), "%s%d-%08x%08x", kSharedPrefix.data(), getpid(), random(), random());
+  return name;
 }
 
 std::string NameInFabric(const std::string& provider) {
@@ -38,11 +54,11 @@ int Fabric::Open(const std::string& provider, const std::string& address, std::u
   hints->domain_attr->mr_mode = FI_MR_LOCAL | FI_MR_VIRT_ADDR | FI_MR_ALLOCATED | FI_MR_PROV_KEY;
   hints->domain_attr->threading = FI_THREAD_SAFE;
   fi_info* found = nullptr;
-  const bool by_address = provider != "shm";
-  const int code = fi_getinfo(FI_VERSION(1, 17), by_address ? address.c_str() : nullptr, nullptr,
-                              by_address ? FI_SOURCE : 0, hints.get(), &found);
+  const bool is_shm = provider == "shm";
+  const std::string node = is_shm ? NewSharedName() : address;
+  const int code = fi_getinfo(FI_VERSION(1, 17), node.c_str(), nullptr, FI_SOURCE, hints.get(), &found);
   if (code == -FI_ENODATA) {
-    *error = "libfabric has no provider " + provider + (by_address ? " for the address " + address : "");
+    *error = "libfabric has no provider " + provider + (is_shm ? "" : " for the address " + address);
     return -EOPNOTSUPP;
   }
   if (code != 0) return Fail(error, "fi_getinfo", code);
@@ -149,6 +165,19 @@ Endpoint::~Endpoint() {
   endpoint_.reset();
   queue_.reset();
   addresses_.reset();
+  RemovePeersFile();
+}
+
+// A peer that was killed leaves its file of shared memory behind. One that lives has mapped it, and does not need the name
+// any more: it has only this peer.
+void Endpoint::RemovePeersFile() {
+  if (fabric_.has_wait_descriptors()) return;
+  std::string_view name = peer_name_;
+  if (!name.starts_with(kSharedScheme)) return;
+  name.remove_prefix(kSharedScheme.size());
+  // The peer says what its name is.
+  if (!name.starts_with(kSharedPrefix) || name.find('/') != name.npos) return;
+  (void)shm_unlink(std::string(name).c_str());
 }
 
 int Endpoint::SetPeer(std::span<const std::byte> name, std::string* error) {
@@ -156,6 +185,7 @@ int Endpoint::SetPeer(std::span<const std::byte> name, std::string* error) {
   std::vector<std::byte> padded(name.begin(), name.end());
   padded.resize(std::max(kMaxNameBytes, name.size()) + 1);
   if (name.empty() || name.size() > kMaxNameBytes) return Fail(error, "the name of an endpoint", -EINVAL);
+  peer_name_ = reinterpret_cast<const char*>(padded.data());
   const int count = fi_av_insert(addresses_.get(), padded.data(), 1, &peer_, 0, nullptr);
   if (count == 1 && peer_ != FI_ADDR_NOTAVAIL) return 0;
   return Fail(error, "fi_av_insert", count < 0 ? count : -EADDRNOTAVAIL);

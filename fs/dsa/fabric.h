@@ -152,6 +152,7 @@ class Endpoint {
   int PostReceive(Message* message);
   int Start(bool write, void* local, size_t size_bytes, uint64_t remote_address, uint64_t key, Transfer* transfer);
   int TakeErrors();
+  void RemovePeersFile();
   void Finish(FabricOperation* operation, int status);
 
   Fabric& fabric_;
@@ -170,6 +171,7 @@ class Endpoint {
   FabricObject<fid_av> addresses_;
   FabricObject<fid_ep> endpoint_;
   fi_addr_t peer_ = FI_ADDR_UNSPEC;
+  std::string peer_name_;  // with shm, up to its first NUL
 };
 
 }  // namespace stagefs::dsa

@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cstring>
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -148,6 +149,27 @@ TEST_P(FabricTest, NonsenseForANameIsRefused) {
 
 INSTANTIATE_TEST_SUITE_P(Providers, FabricTest, testing::Values("shm", "tcp"),
                          [](const auto& info) { return info.param; });
+
+TEST(FabricOpenTest, NothingIsLeftOfPeers) {
+  const auto file_of = [](const Endpoint& endpoint) {
+    const std::string name = reinterpret_cast<const char*>(endpoint.name().data());
+    return "/dev/shm/" + name.substr(name.find("//") + 2);
+  };
+  Ear ear;
+  std::string error;
+  std::unique_ptr<Fabric> fabric;
+  ASSERT_EQ(Fabric::Open("shm", "", &fabric, &error), 0) << error;
+  std::unique_ptr<Endpoint> endpoint, peer;
+  ASSERT_EQ(Endpoint::Create(*fabric, 8, ear, &endpoint, &error), 0) << error;
+  ASSERT_EQ(Endpoint::Create(*fabric, 8, ear, &peer, &error), 0) << error;
+  const std::string own = file_of(*endpoint), of_peer = file_of(*peer);
+  EXPECT_TRUE(std::filesystem::exists(own));
+  EXPECT_TRUE(std::filesystem::exists(of_peer));
+  ASSERT_EQ(endpoint->SetPeer(peer->name(), &error), 0) << error;
+  endpoint.reset();
+  EXPECT_FALSE(std::filesystem::exists(own));
+  EXPECT_FALSE(std::filesystem::exists(of_peer)) << "as if the peer had been killed";
+}
 
 TEST(FabricOpenTest, UnknownProviderIsNotSupported) {
   std::unique_ptr<Fabric> fabric;

@@ -232,7 +232,7 @@ void FakeServer::Queue::Received(std::span<const std::byte> message) {
   while (const auto received = batch.Next()) {
     works.push_back({received->entry, {received->data.begin(), received->data.end()}});
   }
-  Require(batch.valid() && !works.empty(), "a batch");
+  Require(batch.valid() && (received_batches == 1) == works.empty(), "a batch: the first one is a greeting, without works");
 }
 
 // Not from Received(): a transfer polls.
