@@ -190,7 +190,13 @@ class PathOpening {
     if (!writes()) return Finish(std::move(opened_));
     sharing_.DirectWritingBegins(opened_.attributes.ino, Told(&PathOpening::WritingBegun));
   }
+  // A program that somebody else may now write must not keep what its file's capabilities give it. (Set-id bits go with
+  // the write itself.)
   void WritingBegun() {
+    volume_.RemoveXattr(opened_.attributes.ino, "security.capability", Answer(&PathOpening::CapabilitiesGone));
+  }
+  void CapabilitiesGone(absl::Status status) {
+    if (!status.ok() && volume::ToErrno(status) != ENODATA) return Finish(std::move(status));
     if (!truncated_) return Finish(std::move(opened_));
     sharing_.Changed(opened_.attributes.ino, 0, 0, volume::Sharing::Door::kDirect, Told(&PathOpening::Complete));
   }

@@ -102,6 +102,18 @@ TEST_F(AccessTest, TheModeBitsOfOneClassDecide) {
   }
 }
 
+TEST_F(AccessTest, CapabilitiesGoBeforeTheFirstDirectWrite) {
+  const Ino file = File(kRootIno, "program", 0777);
+  ASSERT_EQ(volume_.SetXattr(file, "security.capability", "all of them"), 0);
+  ASSERT_EQ(volume_.SetXattr(file, "user.note", "stays"), 0);
+  std::string value;
+  EXPECT_EQ(Error(kOther, "program", O_RDONLY), 0);
+  EXPECT_EQ(volume_.GetXattr(file, "security.capability", &value), 0);
+  EXPECT_EQ(Error(kOther, "program", O_RDWR), 0);
+  EXPECT_EQ(volume_.GetXattr(file, "security.capability", &value), ENODATA);
+  EXPECT_EQ(volume_.GetXattr(file, "user.note", &value), 0);
+}
+
 TEST_F(AccessTest, TheOwnerIsNotHelpedByTheGroup) {
   File(kRootIno, "f", 0077);
   Identity owner = kOwner;

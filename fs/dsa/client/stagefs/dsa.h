@@ -21,7 +21,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
-#include <time.h>
+#include <time.h> /* struct timespec: C11, or POSIX */
 
 #ifdef __cplusplus
 extern "C" {
@@ -138,12 +138,14 @@ int dsa_create_queue(dsa_connection *connection, uint32_t depth, dsa_queue **que
 /* Waits for nothing: what had not completed may or may not be carried out, but a group without DSA_COMMIT is not. */
 void dsa_destroy_queue(dsa_queue *queue);
 
-/* Posts `count` pieces of work, which go to the server together. Returns how many it took, -EAGAIN if the queue is full,
- * -EINVAL if the first one is wrong (nothing is sent from the first wrong one on). */
+/* Posts `count` pieces of work, which go to the server together. Returns how many it took; -EAGAIN: none now, the queue
+ * is full or too much is on its way, dsa_poll() makes room; -EINVAL if the first one is wrong (nothing is sent from the
+ * first wrong one on). */
 int dsa_post(dsa_queue *queue, const struct dsa_work *work, int count);
 /* Takes up to `max` completions, without waiting. Returns how many. -ECONNRESET once all work has been given back. */
 int dsa_poll(dsa_queue *queue, struct dsa_completion *completions, int max);
-/* Waits until dsa_poll() would return something: 1, or 0 after `timeout_ms` (negative: no limit). Sleeps if it has to. */
+/* Waits until dsa_poll() would return something: 1, or 0 after `timeout_ms` (negative: no limit). Sleeps if it has to.
+ * The success of work without DSA_SIGNALED does not end it. */
 int dsa_wait(dsa_queue *queue, int timeout_ms);
 /* For poll(2), epoll(7): becomes readable when there is something to do after dsa_arm() has returned 0. Belongs to the
  * queue. */
