@@ -156,13 +156,23 @@ void QueueServer::TellOthers(Piece* piece) {
                            });
 }
 
-void QueueServer::WaitUntilDurable(Work* work) {
+// One question at a time, for all that wait: what is accepted meanwhile shares the next flush.
+void QueueServer::AskForDurability() {
+  if (asked_for_durability_ || undurable_.empty()) return;
+  core::Lsn lsn = 0;
+  for (const Work* work : undurable_) lsn = std::max(lsn, work->lsn);
+  asked_for_durability_ = true;
   ++on_volume_;
-  context_.volume.engine().WhenDurable(work->lsn, [this, work](absl::Status status) {
-    Back([this, work, error = DurabilityError(status)] {
+  context_.volume.engine().WhenDurable(lsn, [this, lsn](absl::Status status) {
+    Back([this, lsn, error = DurabilityError(status)] {
       --on_volume_;
-      work->status = error;
-      Complete(work);
+      asked_for_durability_ = false;
+      std::erase_if(undurable_, [&](Work* work) {
+        if (work->lsn > lsn && error == 0) return false;
+        work->status = error;
+        Complete(work);
+        return true;
+      });
     });
   });
 }
@@ -243,16 +253,10 @@ void QueueServer::HasRead(Piece* piece, absl::StatusOr<size_t> bytes) {
   delivering_.push_back(piece);
 }
 
+// Waits for durability as durable changes do.
 void QueueServer::StartFlush(Piece* piece) {
-  core::Engine& engine = context_.volume.engine();
-  piece->work->lsn = engine.accepted_lsn();
-  ++on_volume_;
-  engine.WhenDurable(piece->work->lsn, [this, piece](absl::Status status) {
-    Back([this, piece, error = DurabilityError(status)] {
-      --on_volume_;
-      EndPiece(piece, error);
-    });
-  });
+  piece->work->lsn = context_.volume.engine().accepted_lsn();
+  EndPiece(piece, 0);
 }
 
 }  // namespace stagefs::dsa

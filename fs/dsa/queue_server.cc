@@ -148,6 +148,7 @@ void QueueServer::Step() {
   }
   if (dropped() || broken_) return;
   Deliver();
+  AskForDurability();
   SendCompletions();
 }
 
@@ -361,8 +362,9 @@ void QueueServer::EndPiece(Piece* piece, int status) {
 }
 
 void QueueServer::EndWork(Work* work) {
-  if (work->status == 0 && work->Has(kDurable) && work->IsChange() && work->lsn != 0) return WaitUntilDurable(work);
-  Complete(work);
+  const bool waits = work->opcode() == Opcode::kFlush || (work->Has(kDurable) && work->IsChange());
+  if (work->status != 0 || !waits) return Complete(work);
+  undurable_.push_back(work);
 }
 
 void QueueServer::Complete(Work* work) {

@@ -113,7 +113,7 @@ class QueueServer : private Endpoint::Owner {
   void AddToGroup(Piece* piece);
   void StartCommit(Piece* piece);
   void DropGroup();
-  void WaitUntilDurable(Work* work);
+  void AskForDurability();
   // Runs `task` here and now on the data path's thread, else there. A call of the volume is over then.
   template <typename Task>
   void Back(Task task) {
@@ -138,7 +138,9 @@ class QueueServer : private Endpoint::Owner {
   uint32_t active_ = 0;        // works whose completion was not sent
   std::deque<Work*> arrived_;  // not split, or not all of it
   std::deque<Piece*> fetching_, waiting_, delivering_;
-  std::deque<Work*> completed_;  // their completions wait to be sent
+  std::vector<Work*> undurable_;  // carried out, but not to be completed before they are durable
+  std::deque<Work*> completed_;   // their completions wait to be sent
+  bool asked_for_durability_ = false;
   uint64_t held_bytes_ = 0;         // by pieces
   uint32_t unaccepted_ = 0;         // ordered changes that the volume has
   uint32_t unordered_waiting_ = 0;  // pieces in waiting_ that need no turn
