@@ -72,7 +72,11 @@ absl::StatusOr<std::string> SocketOfStore(const std::string& path) {
   if (mkdir(kRunDirectory, 0755) != 0 && errno != EEXIST) {
     return absl::InternalError(absl::StrCat("cannot make ", kRunDirectory, ": ", strerror(errno)));
   }
-  return absl::StrCat(kRunDirectory, "/", std::filesystem::path(path).filename().string(), ".dsa");
+  // As the client library does: a device has many names (/dev/mapper, /dev/disk/by-*).
+  std::error_code ignored;
+  std::filesystem::path device = std::filesystem::canonical(path, ignored);
+  if (device.empty()) device = path;
+  return absl::StrCat(kRunDirectory, "/", device.filename().string(), ".dsa");
 }
 
 }  // namespace stagefs::tools

@@ -242,6 +242,55 @@ TEST_P(DataPathTest, GroupIsOneChangeAndInvisibleBefore) {
   EXPECT_TRUE(Content(inos_[1], 5, 3 << 20) == InMemory(0, 3 << 20));
 }
 
+// What a group holds is what its bytes take, however small its parts are.
+TEST_P(DataPathTest, GroupsOfManySmallPartsAreKeptTogether) {
+  const uint32_t file = NewFile("a");
+  FillMemory(0, 1 << 20, 6);
+  ASSERT_EQ(queue_->Do(Plain(Opcode::kBegin)).entry.status, 0);
+  std::string expected(600'000, '\0');
+  for (size_t i = 0; i < 3000; ++i) {
+    const size_t length = i % 50 == 0 ? 20'000 : 1 + i % 3;
+    const size_t at = i * 180;
+    const uint64_t cookie = length > 1000 ? queue_->Post({WriteFrom(file, at, mr_, i, length)})
+                                          : queue_->Post({InlineWrite(file, at, length)}, {InMemory(i, length)});
+    expected.replace(at, length, InMemory(i, length));
+    ASSERT_EQ(queue_->Wait(cookie).entry.status, 0) << i;
+  }
+  ASSERT_EQ(queue_->Do(Plain(Opcode::kCommit)).entry.status, 0);
+  const std::string content = Content(inos_[0], 0, expected.size());
+  EXPECT_TRUE(content == expected.substr(0, content.size()));
+  EXPECT_GE(content.size(), 2999u * 180);
+}
+
+TEST_P(DataPathTest, GroupsAreBoundedByWhatTheyTake) {
+  DataPathOptions options;
+  options.max_bytes = 1 << 20;
+  Start(options);
+  const uint32_t file = NewFile("a");
+  ASSERT_EQ(queue_->Do(Plain(Opcode::kBegin)).entry.status, 0);
+  int status = 0;
+  size_t parts = 0;
+  for (; parts < 20'000 && status == 0; ++parts) status = queue_->Do(InlineWrite(file, 2 * parts, 1), "x").entry.status;
+  EXPECT_EQ(status, -ENOMEM) << "after " << parts << " parts of a byte each";
+  EXPECT_EQ(queue_->Do(Plain(Opcode::kCommit)).entry.status, -ENOMEM);
+  EXPECT_EQ(queue_->Do(WriteFrom(file, 0, mr_, 0, 1 << 20)).entry.status, 0) << "what it held is given back";
+}
+
+TEST_P(DataPathTest, FencedWriteMayComeFromWhereTheReadBeforeGoes) {
+  const uint32_t file = NewFile("a");
+  for (uint32_t round = 0; round < 5; ++round) {
+    FillMemory(0, 3 << 20, round);
+    const std::string bytes = InMemory(0, 3 << 20);
+    ASSERT_EQ(queue_->Do(WriteFrom(file, 0, mr_, 0, 3 << 20)).entry.status, 0);
+    std::fill(memory_.begin(), memory_.end(), '#');
+    const uint64_t read = queue_->Post({ReadTo(file, 0, mr_, 100, 3 << 20)});
+    const uint64_t write = queue_->Post({WriteFrom(file, 8 << 20, mr_, 100, 3 << 20, kFence)});
+    EXPECT_EQ(queue_->Wait(read).entry.status, 0);
+    EXPECT_EQ(queue_->Wait(write).entry.status, 0);
+    EXPECT_TRUE(Content(inos_[0], 8 << 20, 3 << 20) == bytes);
+  }
+}
+
 TEST_P(DataPathTest, AbortedFailedAndOversizedGroupsLeaveNothing) {
   const uint32_t file = NewFile("a");
   queue_->Do(Plain(Opcode::kBegin));

@@ -21,7 +21,7 @@
 namespace stagefs::dsa {
 namespace {
 
-constexpr size_t kMaxNameBytes = sizeof(HelloRequest::key_name);
+constexpr size_t kMaxNameBytes = sizeof(HelloRequest::key_name) - 1;
 constexpr size_t kMaxFileBytes = 16 << 20;  // whoever hands us /dev/zero
 constexpr uint32_t kNoGroup = 65534;
 

@@ -16,6 +16,11 @@ using core::kBlockBytes;
 using volume::ContentChange;
 using volume::GroupResult;
 
+// Small parts of a group are put together in buffers of that size.
+constexpr uint64_t kSmallPartBytes = 16 << 10, kSharedBufferBytes = 64 << 10;
+// What a part of a group costs beside its bytes.
+constexpr uint64_t kPartBytes = sizeof(ContentChange);
+
 // After a failure of the engine what is not durable never will be: that is EIO, as for fsync.
 int DurabilityError(const absl::Status& status) {
   return status.ok() ? 0 : absl::IsFailedPrecondition(status) ? -EIO : -volume::ToErrno(status);
@@ -182,20 +187,35 @@ void QueueServer::AskForDurability() {
 void QueueServer::AddToGroup(Piece* piece) {
   Group& group = *group_;
   const Work& work = *piece->work;
+  const uint64_t cost = piece->length + kPartBytes;
   if (group.status == 0 && group.bytes + piece->length > volume::kMaxGroupBytes) group.status = -E2BIG;
-  // The piece's own bytes are counted already, unless they came with it.
-  if (group.status == 0 && context_.held_bytes + piece->length > context_.options.max_bytes) group.status = -ENOMEM;
+  if (group.status == 0 && context_.held_bytes + cost > context_.options.max_bytes) group.status = -ENOMEM;
   if (group.status != 0) return EndPiece(piece, group.status);
-  if (piece->buffer.empty()) {
-    piece->buffer = context_.buffers.Take(piece->length);
-    std::copy_n(work.inline_data.begin(), piece->length, piece->buffer.data());
-  }
-  group.parts.push_back(WritePart(work.file->ino(), piece->offset, piece->buffer.bytes()));
-  group.buffers.push_back(std::move(piece->buffer));
-  group.files.push_back(work.file);
+  const std::byte* const bytes = piece->buffer.empty() ? work.inline_data.data() : piece->buffer.data();
+  group.parts.push_back(WritePart(work.file->ino(), piece->offset, Keep(&group, piece, bytes)));
+  if (group.files.empty() || group.files.back() != work.file) group.files.push_back(work.file);
   group.bytes += piece->length;
-  context_.held_bytes += piece->length;
+  group.held_bytes += cost;
+  context_.held_bytes += cost;
   EndPiece(piece, 0);
+}
+
+// The group's own: the piece's buffer, or a copy behind other small ones.
+absl::Span<const std::byte> QueueServer::Keep(Group* group, Piece* piece, const std::byte* bytes) {
+  if (piece->length > kSmallPartBytes) {
+    // In front: the last one is where small parts go.
+    const absl::Span<const std::byte> kept = piece->buffer.bytes();
+    group->buffers.insert(group->buffers.begin(), std::move(piece->buffer));
+    return kept;
+  }
+  if (group->room < piece->length) {
+    group->buffers.push_back(context_.buffers.Take(kSharedBufferBytes));
+    group->room = kSharedBufferBytes;
+  }
+  std::byte* const place = group->buffers.back().data() + (kSharedBufferBytes - group->room);
+  std::copy_n(bytes, piece->length, place);
+  group->room -= piece->length;
+  return absl::MakeConstSpan(place, piece->length);
 }
 
 void QueueServer::StartCommit(Piece* piece) {
@@ -205,14 +225,14 @@ void QueueServer::StartCommit(Piece* piece) {
     return EndPiece(piece, status);
   }
   piece->group = std::move(group_);
-  context_.held_bytes -= piece->group->bytes;  // they are on their way now
+  context_.held_bytes -= piece->group->held_bytes;  // they are on their way now
   piece->touched = TouchedBy(*piece->group);
   StartChange(piece, std::move(piece->group->parts));
 }
 
 void QueueServer::DropGroup() {
   if (group_ == nullptr) return;
-  context_.held_bytes -= group_->bytes;
+  context_.held_bytes -= group_->held_bytes;
   group_.reset();
 }
 

@@ -215,6 +215,7 @@ bool QueueServer::FetchPieces() {
   bool moved = false;
   while (!fetching_.empty()) {
     Piece* const piece = fetching_.front();
+    if (HeldByFence(*piece->work)) break;
     if (piece->move_count == 0 && !TakeMemory(piece)) break;
     if (!StartMoves(piece)) break;
     fetching_.pop_front();
@@ -313,7 +314,7 @@ void QueueServer::MovesOver(Piece* piece) {
 
 bool QueueServer::MayStart(const Piece& piece, bool blocked) const {
   if (piece.state != Piece::State::kReady) return false;
-  if (piece.work->Has(kFence) && piece.work->epoch != first_epoch_) return false;
+  if (HeldByFence(*piece.work)) return false;
   return !piece.ordered() || !blocked;
 }
 

@@ -93,6 +93,8 @@ class QueueServer : private Endpoint::Owner {
   void MoveOver(Piece* piece, int status);
   void MovesOver(Piece* piece);
   void Deliver();
+  // Whether what was posted before it has not completed: then its bytes may still be a read's that is under way.
+  bool HeldByFence(const Work& work) const { return work.Has(kFence) && work.epoch != first_epoch_; }
   bool MayStart(const Piece& piece, bool blocked) const;
   bool TakeTurns();
   void EndPiece(Piece* piece, int status);
@@ -111,6 +113,7 @@ class QueueServer : private Endpoint::Owner {
   void HasRead(Piece* piece, absl::StatusOr<size_t> bytes);
   void StartFlush(Piece* piece);
   void AddToGroup(Piece* piece);
+  absl::Span<const std::byte> Keep(Group* group, Piece* piece, const std::byte* bytes);
   void StartCommit(Piece* piece);
   void DropGroup();
   void AskForDurability();

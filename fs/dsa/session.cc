@@ -248,6 +248,14 @@ void Session::Start(const Asked& asked) {
   options.read_only = services_.read_only || peer_.identity.read_only;
   options.max_queues = services_.quotas.queues;
   options.address = peer_.local ? kLoopback : peer_.address;
+  // The data path has ended before the session is over, and what it posted comes before what tells of that.
+  options.queue_broken = [this](uint32_t) {
+    services_.loop.Post([this] {
+      if (ended()) return;
+      owner_.Note(absl::StrCat("dropped ", peer_.text, ": it broke the rules of a queue, or cannot be reached"));
+      End();
+    });
+  };
   auto started = Later<absl::StatusOr<Started>>(
       absl::InternalError("no data path"),
       [this, asked](absl::StatusOr<Started> result) { StartedWith(asked, std::move(result)); });

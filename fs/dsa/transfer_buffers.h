@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "absl/types/span.h"
+#include "sal/check.h"
 
 namespace stagefs::dsa {
 
@@ -71,6 +72,7 @@ class TransferBuffers {
     buffer.used_ = size_bytes;
     if (list.empty()) {
       buffer.memory_ = static_cast<std::byte*>(std::aligned_alloc(kSmallestBytes, kSmallestBytes << buffer.index_));
+      STAGEFS_CHECK(buffer.memory_ != nullptr);
     } else {
       buffer.memory_ = list.back();
       list.pop_back();

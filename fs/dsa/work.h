@@ -54,8 +54,10 @@ struct Group {
   std::vector<volume::ContentChange> parts;  // their bytes lie in `buffers`
   std::vector<TransferBuffers::Buffer> buffers;
   std::vector<std::shared_ptr<OpenFile>> files;
-  uint64_t bytes = 0;  // written
-  int status = 0;      // why it cannot be committed any more
+  uint64_t room = 0;        // in the last of the buffers: small parts share one
+  uint64_t bytes = 0;       // written
+  uint64_t held_bytes = 0;  // with what each part costs besides; counted with the client's
+  int status = 0;           // why it cannot be committed any more
 };
 
 // Bytes of a file that a change has touched.

@@ -39,7 +39,12 @@ uint64_t MostBytes(const dsa_work& work) {
   return IsAtomic(work.opcode) ? sizeof(uint64_t) : 0;
 }
 
-bool GoesInline(const dsa_work& work) { return work.opcode == DSA_WRITE && work.length <= DSA_MAX_INLINE; }
+// Also with memory: a copy costs less than the server's fetching it. But not behind a fence: a read that was posted before
+// may still be filling the buffer.
+bool GoesInline(const dsa_work& work) {
+  if (work.opcode != DSA_WRITE || work.length > DSA_MAX_INLINE) return false;
+  return work.memory == nullptr || (work.flags & DSA_FENCE) == 0;
+}
 
 // What is copied under the queue's lock may lie in a mapping: brings its pages before.
 void TouchInlineData(std::span<const dsa_work> works) {
@@ -244,7 +249,6 @@ int Queue::Add(const dsa_work& work) {
 
 int Queue::AddToBatch(const dsa_work& work, uint32_t index) {
   Slot& slot = slots_[index];
-  // Also with memory: a copy costs less than the server's fetching it.
   const bool is_inline = GoesInline(work);
   const WorkEntry entry = Encode(work, is_inline, uint64_t{slot.turn} << 32 | index);
   const std::span<const std::byte> data(static_cast<const std::byte*>(work.buffer), entry.inline_bytes);

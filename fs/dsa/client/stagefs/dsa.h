@@ -103,7 +103,8 @@ enum dsa_flags {
   DSA_SIGNALED = 1,  /* gives a completion. Without it only failure does */
   DSA_DURABLE = 2,   /* of changes: completes when durable. Without it: when staged, which is ordered and visible */
   DSA_UNORDERED = 4, /* may be carried out before what was posted earlier */
-  DSA_FENCE = 8      /* begins when all that was posted earlier on this queue has completed */
+  DSA_FENCE = 8      /* begins when all that was posted earlier on this queue has completed: its buffer may be one that
+                        an earlier READ fills, if `memory` is given */
 };
 
 /* Order on a queue: without DSA_UNORDERED, changes are accepted in the order of their posting, and a READ sees all
@@ -150,8 +151,8 @@ int dsa_wait(dsa_queue *queue, int timeout_ms);
 /* For poll(2), epoll(7): becomes readable when there is something to do after dsa_arm() has returned 0. Belongs to the
  * queue. */
 int dsa_queue_fd(dsa_queue *queue);
-/* 1: dsa_poll() has something already. 0: the descriptor will tell. When it does, call dsa_poll(), which may still
- * return 0, and arm again. */
+/* 1: do not sleep, call dsa_poll(), which may still return 0. 0: the descriptor will tell. When it does, call dsa_poll(),
+ * which may still return 0, and arm again. */
 int dsa_arm(dsa_queue *queue);
 
 /* --- Mappings. On the server's machine only: else -EOPNOTSUPP --- */
@@ -163,8 +164,9 @@ int dsa_arm(dsa_queue *queue);
  * copies of their pages, visible to this program alone. */
 int dsa_map(dsa_file *file, uint64_t offset, size_t length, dsa_mapping **mapping, void **address);
 /* Makes the bytes of the mapping's [offset, offset + length) that were stored to one change, staged or, with
- * DSA_PERSIST_DURABLE, durable; others see them then. `lsn` may be NULL. -E2BIG: more than 16 MiB have changed. When it
- * fails everything is as before. Any thread. */
+ * DSA_PERSIST_DURABLE, durable; others see them then. `lsn` may be NULL. -E2BIG: more than 16 MiB have changed, or in too
+ * many places. When it fails nothing was changed, and the next call sends everything again; but after -ECONNRESET or
+ * -ETIMEDOUT the change may have been made, and after -EIO it was, without being durable. Any thread. */
 int dsa_persist(dsa_mapping *mapping, uint64_t offset, size_t length, int flags, uint64_t *lsn);
 /* What was not persisted is lost. */
 int dsa_unmap(dsa_mapping *mapping);
