@@ -440,6 +440,25 @@ TEST_P(DataPathTest, SleepingServerAndClientWakeEachOther) {
   }
 }
 
+// What is posted behind a group is no part of it, even if it overtakes the group's end.
+TEST_P(DataPathTest, UnorderedWorksBehindAGroupAreNotOfTheGroup) {
+  const uint32_t file = NewFile("a");
+  FillMemory(0, 4 << 20, 1);
+  for (const Opcode end : {Opcode::kAbort, Opcode::kCommit}) {
+    const uint64_t first = queue_->Post(
+        {Plain(Opcode::kBegin), WriteFrom(file, 0, mr_, 0, 2 << 20), Plain(end),
+         InlineWrite(file, 4 << 20, 5, kUnordered), WriteFrom(file, 8 << 20, mr_, 0, 128 << 10, kUnordered)},
+        {"", "", "", "hello", ""});
+    for (uint64_t i = 0; i < 5; ++i) {
+      const RawCompletion over = queue_->Wait(first + i);
+      EXPECT_EQ(over.entry.status, 0) << i;
+      EXPECT_EQ(over.entry.lsn > 0, i >= 3 || (i == 2 && end == Opcode::kCommit)) << i;
+    }
+    EXPECT_EQ(Content(inos_[0], 4 << 20, 5), "hello");
+    EXPECT_TRUE(Content(inos_[0], 8 << 20, 128 << 10) == InMemory(0, 128 << 10));
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Providers, DataPathTest, ::testing::Values("shm", "tcp"),
                          [](const auto& info) { return info.param; });
 

@@ -61,18 +61,20 @@ std::vector<TouchedRange> TouchedBy(const Group& group) {
 
 void QueueServer::Start(Piece* piece) {
   const Work& work = *piece->work;
+  const bool in_group = piece->in_group && group_ != nullptr;
   if (work.status != 0) {
-    if (piece->in_group && group_ != nullptr && group_->status == 0) group_->status = work.status;
+    if (in_group && group_->status == 0) group_->status = work.status;
     return EndPiece(piece, work.status);
   }
   switch (work.opcode()) {
     case Opcode::kRead:
       return StartRead(piece);
+    // An unordered work behind the group has its turn before the commit: it is no part of the group.
     case Opcode::kWrite:
-      return group_ != nullptr ? AddToGroup(piece) : StartWrite(piece);
+      return in_group ? AddToGroup(piece) : StartWrite(piece);
     case Opcode::kCompareSwap:
     case Opcode::kFetchAdd:
-      return group_ != nullptr ? EndPiece(piece, group_->status = -EINVAL) : StartAtomic(piece);
+      return in_group ? EndPiece(piece, group_->status = -EINVAL) : StartAtomic(piece);
     case Opcode::kFlush:
       return StartFlush(piece);
     case Opcode::kBegin:
