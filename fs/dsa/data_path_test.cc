@@ -33,7 +33,8 @@ constexpr size_t kMemoryBytes = 24 << 20;
 // A volume that misses blocks and answers from other threads, with one client's data path.
 class DataPathTest : public ::testing::TestWithParam<std::string> {
  protected:
-  DataPathTest() : engine_(environment_, EngineOptions()), memory_(kMemoryBytes) {
+  explicit DataPathTest(uint64_t staging_blocks = 1 << 20)
+      : engine_(environment_, EngineOptions(staging_blocks)), memory_(kMemoryBytes) {
     STAGEFS_CHECK(volume::Volume::Format(engine_, {}).ok());
     volume_ = *volume::Volume::Open(engine_);
     Start({});
@@ -44,8 +45,9 @@ class DataPathTest : public ::testing::TestWithParam<std::string> {
     volume_->Close();
   }
 
-  static volume::testing::MemoryEngine::Options EngineOptions() {
+  static volume::testing::MemoryEngine::Options EngineOptions(uint64_t staging_blocks) {
     volume::testing::MemoryEngine::Options options;
+    options.staging_blocks = staging_blocks;
     options.capacity_blocks = 64 << 10;
     options.miss_probability = 0.05;
     options.asynchronous = true;
@@ -459,7 +461,26 @@ TEST_P(DataPathTest, UnorderedWorksBehindAGroupAreNotOfTheGroup) {
   }
 }
 
+class LittleStagingTest : public DataPathTest {
+ protected:
+  LittleStagingTest() : DataPathTest(/*staging_blocks=*/1536) {}
+};
+
+// What comes behind a group must not take the staging memory that the group needs.
+TEST_P(LittleStagingTest, GroupsGetWhatTheyNeed) {
+  const uint32_t file = NewFile("a");
+  FillMemory(0, 12 << 20, 1);
+  std::vector<WorkEntry> works = {Plain(Opcode::kBegin), WriteFrom(file, 0, mr_, 0, 4 << 20), Plain(Opcode::kCommit)};
+  for (uint64_t at = 4 << 20; at < 12 << 20; at += 1 << 20) works.push_back(WriteFrom(file, at, mr_, at, 1 << 20));
+  const uint64_t first = queue_->Post(works);
+  for (uint64_t i = 0; i < works.size(); ++i) ASSERT_EQ(queue_->Wait(first + i).entry.status, 0) << i;
+  EXPECT_TRUE(Content(inos_[0], 0, 12 << 20) == InMemory(0, 12 << 20));
+}
+
 INSTANTIATE_TEST_SUITE_P(Providers, DataPathTest, ::testing::Values("shm", "tcp"),
+                         [](const auto& info) { return info.param; });
+
+INSTANTIATE_TEST_SUITE_P(Providers, LittleStagingTest, ::testing::Values("shm", "tcp"),
                          [](const auto& info) { return info.param; });
 
 }  // namespace

@@ -50,6 +50,13 @@ int QueueServer::Poll() {
 void QueueServer::Drop() {
   endpoint_.reset();
   doorbell_.reset();
+  // What the volume does not have will never be used. Others wait for staging memory, and so may we: until then this
+  // queue is busy.
+  for (const std::unique_ptr<Piece>& piece : pieces_) {
+    if (piece->state == Piece::State::kStarted) continue;
+    piece->staged.reset();
+    piece->buffer.Reset();
+  }
   context_.held_bytes -= std::exchange(held_bytes_, 0);
   DropGroup();
 }
@@ -201,6 +208,7 @@ void QueueServer::SplitOff(Work* work) {
   if (work->opcode() == Opcode::kBegin) splits_group_ = true;
   if (work->opcode() == Opcode::kCommit || work->opcode() == Opcode::kAbort) splits_group_ = false;
   piece->in_group = splits_group_ && work->opcode() != Opcode::kRead && work->opcode() != Opcode::kFlush;
+  if (work->opcode() == Opcode::kCommit) ++commits_;
   ++work->pieces;
   waiting_.push_back(piece);
   if (!piece->ordered()) ++unordered_waiting_;
@@ -228,8 +236,9 @@ bool QueueServer::FetchPieces() {
 bool QueueServer::TakeMemory(Piece* piece) {
   const uint64_t first = (piece->offset + kBlockBytes - 1) / kBlockBytes;
   const uint64_t end = (piece->offset + piece->length) / kBlockBytes;
-  // A group may stay uncommitted, and a peer on a network may take its time: neither may hold staging memory.
-  const bool stage = !piece->in_group && context_.options.provider != "tcp" && end > first &&
+  // A group may stay uncommitted, and a peer on a network may take its time: neither may hold staging memory. Nor may
+  // what waits for a commit, which itself may wait for staging memory.
+  const bool stage = !piece->in_group && commits_ == 0 && context_.options.provider == "shm" && end > first &&
                      (end - first) * kBlockBytes >= kStageFromBytes;
   uint64_t staged_bytes = 0;
   if (stage) {
@@ -349,6 +358,7 @@ void QueueServer::EndPiece(Piece* piece, int status) {
   piece->buffer.Reset();
   piece->staged.reset();
   piece->group.reset();
+  if (work->opcode() == Opcode::kCommit) --commits_;
   if (work->memory != nullptr && !dropped()) {
     held_bytes_ -= piece->length;
     context_.held_bytes -= piece->length;

@@ -146,6 +146,7 @@ class QueueServer : private Endpoint::Owner {
   bool asked_for_durability_ = false;
   uint64_t held_bytes_ = 0;         // by pieces
   uint32_t unaccepted_ = 0;         // ordered changes that the volume has
+  uint32_t commits_ = 0;            // split, and not over
   uint32_t unordered_waiting_ = 0;  // pieces in waiting_ that need no turn
   uint32_t on_volume_ = 0;          // calls that have not called back
   bool waits_for_staging_ = false;
