@@ -76,11 +76,10 @@ class DataPathImpl : public DataPath {
   }
 
  private:
+  // All under the lock: when the thread has taken the last task it ends, and this object with it.
   void Post(Task task) {
-    {
-      MutexLock lock(&mutex_);
-      tasks_.push_back(std::move(task));
-    }
+    MutexLock lock(&mutex_);
+    tasks_.push_back(std::move(task));
     posted_.store(true, std::memory_order_seq_cst);
     if (!asleep_.load(std::memory_order_seq_cst)) return;
     const uint64_t one = 1;
