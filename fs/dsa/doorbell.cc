@@ -7,6 +7,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <utility>
+
 namespace stagefs::dsa {
 namespace {
 
@@ -53,14 +56,17 @@ int Doorbell::MapPage() {
 }
 
 void Doorbell::Announce() {
+  announced_ = true;
   Asleep(side_).store(1, std::memory_order_relaxed);
   std::atomic_thread_fence(std::memory_order_seq_cst);
 }
 
 void Doorbell::Awake() {
-  if (Asleep(side_).exchange(0, std::memory_order_relaxed) != 0) return;  // nobody rang
+  if (!std::exchange(announced_, false)) return;
+  if (Asleep(side_).exchange(0, std::memory_order_relaxed) == 0) ++rings_due_;
+  if (rings_due_ == 0) return;
   uint64_t rings;
-  (void)!read(descriptor(), &rings, sizeof(rings));
+  if (read(descriptor(), &rings, sizeof(rings)) == sizeof(rings)) rings_due_ -= std::min(rings_due_, rings);
 }
 
 void Doorbell::Ring() {

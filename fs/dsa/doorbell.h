@@ -60,6 +60,9 @@ class Doorbell {
   const Side side_;
   const std::array<int, 3> descriptors_;
   Page* page_ = nullptr;
+  bool announced_ = false;
+  // Who rings takes the announcement back first, and makes the event readable then: which may come after Awake().
+  uint64_t rings_due_ = 0;
 };
 
 }  // namespace stagefs::dsa

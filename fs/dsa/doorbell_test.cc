@@ -44,6 +44,24 @@ TEST(DoorbellTest, RingWakesWhoAnnouncedOnce) {
   EXPECT_FALSE(Readable(pair.server->descriptor(), 0));
 }
 
+// The other side was interrupted in the midst of Ring(): what comes late must not keep us awake for ever.
+TEST(DoorbellTest, ALateRingWakesOnce) {
+  Pair pair;
+  pair.server->Announce();
+  void* const page = mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, pair.client->descriptors()[0], 0);
+  ASSERT_NE(page, MAP_FAILED);
+  static_cast<std::atomic<uint32_t>*>(page)->store(0);
+  pair.server->Awake();
+  const uint64_t one = 1;
+  ASSERT_EQ(write(pair.client->descriptors()[1], &one, sizeof(one)), static_cast<ssize_t>(sizeof(one)));
+  pair.server->Announce();
+  EXPECT_TRUE(Readable(pair.server->descriptor(), 0));
+  pair.server->Awake();
+  pair.server->Announce();
+  EXPECT_FALSE(Readable(pair.server->descriptor(), 0));
+  munmap(page, 4096);
+}
+
 TEST(DoorbellTest, PageOfAnotherSizeIsRefused) {
   std::unique_ptr<Doorbell> server, client;
   ASSERT_EQ(Doorbell::Create(&server), 0);
