@@ -25,6 +25,10 @@ namespace {
 
 using Task = absl::AnyInvocable<void() &&>;
 
+constexpr int kLongestSleepMs = 1000;
+// Nothing tells when a client has made room for what was held back.
+constexpr int kRetryAfterMs = 1;
+
 uint64_t NowNs() {
   return static_cast<uint64_t>(
       std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
@@ -120,6 +124,10 @@ class DataPathImpl : public DataPath {
     return count;
   }
 
+  bool HeldBack() const {
+    return std::any_of(queues_.begin(), queues_.end(), [](const auto& queue) { return queue.second->held_back(); });
+  }
+
   bool WaitsForVolume() const {
     return std::any_of(queues_.begin(), queues_.end(), [](const auto& queue) { return queue.second->busy(); });
   }
@@ -153,7 +161,7 @@ class DataPathImpl : public DataPath {
         waits.push_back({queue->endpoint().wait_descriptor(), POLLIN, 0});
       }
     }
-    if (may_sleep) (void)poll(waits.data(), waits.size(), /*timeout=*/1000);
+    if (may_sleep) (void)poll(waits.data(), waits.size(), HeldBack() ? kRetryAfterMs : kLongestSleepMs);
     asleep_.store(false, std::memory_order_relaxed);
     uint64_t ignored;
     (void)!read(wake_fd_, &ignored, sizeof(ignored));

@@ -43,8 +43,11 @@ int QueueServer::Poll() {
   if (dropped() || broken_) return 0;
   const int events = endpoint_->Poll();
   if (events < 0) broken_ = true;
-  Step();
-  return std::max(events, 0);
+  held_back_ = false;
+  const bool moved = Step();
+  // The client may have to do its part, and sleep.
+  if (held_back_ && doorbell_ != nullptr) doorbell_->Ring();
+  return std::max(events, 0) + (moved ? 1 : 0);
 }
 
 void QueueServer::Drop() {
@@ -146,17 +149,20 @@ int QueueServer::CheckMemory(const Work& work) {
 
 // --- The pipeline ---
 
-void QueueServer::Step() {
+bool QueueServer::Step() {
+  bool ever_moved = false;
   while (!dropped() && !broken_) {
     bool moved = SplitWorks();
     moved |= FetchPieces();
     moved |= TakeTurns();
     if (!moved) break;
+    ever_moved = true;
   }
-  if (dropped() || broken_) return;
-  Deliver();
+  if (dropped() || broken_) return ever_moved;
+  ever_moved |= Deliver();
   AskForDurability();
   SendCompletions();
+  return ever_moved;
 }
 
 bool QueueServer::SplitWorks() {
@@ -225,7 +231,10 @@ bool QueueServer::FetchPieces() {
     Piece* const piece = fetching_.front();
     if (HeldByFence(*piece->work)) break;
     if (piece->move_count == 0 && !TakeMemory(piece)) break;
-    if (!StartMoves(piece)) break;
+    if (!StartMoves(piece)) {
+      held_back_ = true;
+      break;
+    }
     fetching_.pop_front();
     moved = true;
   }
@@ -348,8 +357,11 @@ bool QueueServer::TakeTurns() {
   return moved;
 }
 
-void QueueServer::Deliver() {
-  while (!delivering_.empty() && StartMoves(delivering_.front())) delivering_.pop_front();
+bool QueueServer::Deliver() {
+  bool moved = false;
+  for (; !delivering_.empty() && StartMoves(delivering_.front()); moved = true) delivering_.pop_front();
+  held_back_ |= !delivering_.empty();
+  return moved;
 }
 
 void QueueServer::EndPiece(Piece* piece, int status) {
@@ -393,7 +405,10 @@ void QueueServer::SendCompletions() {
   bool wake = false;
   while (!completed_.empty()) {
     std::byte* const memory = endpoint_->SendBuffer();
-    if (memory == nullptr) break;
+    if (memory == nullptr) {
+      held_back_ = true;
+      break;
+    }
     BatchWriter<CompletionEntry> batch(memory, 0);
     size_t count = 0;
     for (; count < completed_.size(); ++count) {
@@ -414,8 +429,11 @@ void QueueServer::SendCompletions() {
       if (!batch.Add(entry, data)) break;
     }
     const int code = endpoint_->Send(batch.Finish().size());
-    wake = true;  // the client may have to do something, if it could not be sent yet
-    if (code == -EAGAIN) break;
+    if (code == -EAGAIN) {
+      held_back_ = true;
+      break;
+    }
+    wake = true;
     if (code != 0) {
       broken_ = true;
       return;

@@ -72,6 +72,8 @@ class QueueServer : private Endpoint::Owner {
   bool dropped() const { return endpoint_ == nullptr; }
   // The client cannot be reached, or has broken the rules: Drop() it.
   bool broken() const { return broken_; }
+  // Whether something could not be sent or moved, as of the last Poll(). With shm only Poll() can tell when it can be.
+  bool held_back() const { return held_back_ && doorbell_ != nullptr; }
   // Whether the volume still has something of it.
   bool busy() const { return on_volume_ > 0; }
 
@@ -83,7 +85,8 @@ class QueueServer : private Endpoint::Owner {
   void Arrive(const WorkEntry& entry, std::span<const std::byte> data);
   int Check(Work* work);
   int CheckMemory(const Work& work);
-  void Step();
+  // Whether anything got on.
+  bool Step();
   bool SplitWorks();
   void SplitOff(Work* work);
   bool FetchPieces();
@@ -92,7 +95,7 @@ class QueueServer : private Endpoint::Owner {
   void AddMove(Piece* piece, std::byte* local, uint64_t bytes, uint64_t remote_address);
   void MoveOver(Piece* piece, int status);
   void MovesOver(Piece* piece);
-  void Deliver();
+  bool Deliver();
   // Whether what was posted before it has not completed: then its bytes may still be a read's that is under way.
   bool HeldByFence(const Work& work) const { return work.Has(kFence) && work.epoch != first_epoch_; }
   bool MayStart(const Piece& piece, bool blocked) const;
@@ -151,6 +154,7 @@ class QueueServer : private Endpoint::Owner {
   uint32_t on_volume_ = 0;          // calls that have not called back
   bool waits_for_staging_ = false;
   bool splits_group_ = false;  // works that are split now are between BEGIN and COMMIT
+  bool held_back_ = false;  // the endpoint has taken no more
   bool broken_ = false;
   std::unique_ptr<Group> group_;  // as of the works that had their turn
 };
