@@ -230,6 +230,8 @@ int Endpoint::Start(bool write, void* local, size_t size_bytes, uint64_t remote_
                              : fi_read(endpoint_.get(), local, size_bytes, descriptor, peer_, remote_address, key,
                                        &transfer->context);
   if (code == 0 && !fabric_.has_wait_descriptors()) unreported_.push_back(transfer);
+  // It is not for the memory that the transfer may be used with next.
+  if (code != 0 && code != -FI_EAGAIN) transfer->local.reset();
   return static_cast<int>(code);
 }
 
