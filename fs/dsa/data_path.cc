@@ -190,6 +190,12 @@ class DataPathImpl : public DataPath {
     if (queue->doorbell() != nullptr) {
       for (size_t i = 0; i < grant.descriptors.size(); ++i) {
         grant.descriptors[i] = fcntl(queue->doorbell()->descriptors()[i], F_DUPFD_CLOEXEC, 0);
+        if (grant.descriptors[i] >= 0) continue;
+        for (const int descriptor : grant.descriptors) {
+          if (descriptor >= 0) close(descriptor);
+        }
+        queue->Drop();
+        return volume::ErrnoStatus(EMFILE, "The server has no descriptors left");
       }
     }
     queues_.emplace(grant.queue, std::move(queue));

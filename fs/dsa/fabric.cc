@@ -263,8 +263,12 @@ int Endpoint::TakeErrors() {
     const int status = event.err > 0 ? -event.err : -EIO;
     auto* operation = static_cast<FabricOperation*>(event.op_context);
     if (operation == nullptr && !unreported_.empty()) operation = unreported_.front();
-    // A transfer's failure is its owner's; a message that could not be sent, or was too long, is the end of the peer.
-    if (operation == nullptr || operation->kind != FabricOperation::Kind::kTransfer) owner_.Broken(status);
+    // A transfer's failure is its owner's. A message that is too long may be a stranger's: whoever reaches the port can
+    // send one. All else is the end of the peer.
+    const bool is_transfer = operation != nullptr && operation->kind == FabricOperation::Kind::kTransfer;
+    const bool too_long = operation != nullptr && operation->kind == FabricOperation::Kind::kReceive &&
+                          event.err == FI_ETRUNC;
+    if (!is_transfer && !too_long) owner_.Broken(status);
     if (operation != nullptr) Finish(operation, status);
     event = {};
   }
