@@ -1,7 +1,5 @@
 // stagefs: one binary for all commands, and for the names that mkfs(8), fsck(8) and mount(8) look for.
 
-#include <signal.h>
-
 #include <cstdio>
 #include <string>
 #include <string_view>
@@ -47,14 +45,7 @@ constexpr Command kCommands[] = {
     {"dsa-bench", "", RunDsaBench},
 };
 
-// libfabric loads what all its providers need, and one of those libraries catches these as it is loaded, to write a file
-// into the current directory and exit: a crash would leave no core, and a terminated command no sign that it was.
-void TakeSignalsBack() {
-  for (const int number : {SIGHUP, SIGINT, SIGILL, SIGABRT, SIGBUS, SIGSEGV, SIGTERM}) signal(number, SIG_DFL);
-}
-
 int Main(int argc, char** argv) {
-  TakeSignalsBack();
   std::string_view called = argc > 0 ? argv[0] : "stagefs";
   called = called.substr(called.rfind('/') + 1);
   for (const Command& command : kCommands) {

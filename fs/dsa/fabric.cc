@@ -20,7 +20,7 @@ constexpr size_t kMaxNameBytes = 256;
 constexpr int kEventsAtOnce = 16;
 
 int Fail(std::string* error, const char* what, ssize_t code) {
-  *error = std::string(what) + ": " + fi_strerror(static_cast<int>(-code));
+  *error = std::string(what) + ": " + FabricLibrary::Loaded().strerror(static_cast<int>(-code));
   return static_cast<int>(code);
 }
 
@@ -45,8 +45,11 @@ std::string NameInFabric(const std::string& provider) {
 
 int Fabric::Open(const std::string& provider, const std::string& address, std::unique_ptr<Fabric>* fabric,
                  std::string* error) {
-  const std::unique_ptr<fi_info, FreeInfo> hints(fi_allocinfo());
-  if (hints == nullptr) return Fail(error, "fi_allocinfo", -ENOMEM);
+  const FabricLibrary* const library = FabricLibrary::Load(error);
+  if (library == nullptr) return -EOPNOTSUPP;
+  const KeepSignals keep;
+  const std::unique_ptr<fi_info, FreeInfo> hints(library->dupinfo(nullptr));
+  if (hints == nullptr) return Fail(error, "fi_dupinfo", -ENOMEM);
   hints->caps = FI_MSG | FI_RMA;
   hints->mode = FI_CONTEXT | FI_CONTEXT2;
   hints->ep_attr->type = FI_EP_RDM;
@@ -56,7 +59,7 @@ int Fabric::Open(const std::string& provider, const std::string& address, std::u
   fi_info* found = nullptr;
   const bool is_shm = provider == "shm";
   const std::string node = is_shm ? NewSharedName() : address;
-  const int code = fi_getinfo(FI_VERSION(1, 17), node.c_str(), nullptr, FI_SOURCE, hints.get(), &found);
+  const int code = library->getinfo(FI_VERSION(1, 17), node.c_str(), nullptr, FI_SOURCE, hints.get(), &found);
   if (code == -FI_ENODATA) {
     *error = "libfabric has no provider " + provider + (is_shm ? "" : " for the address " + address);
     return -EOPNOTSUPP;
@@ -67,7 +70,7 @@ int Fabric::Open(const std::string& provider, const std::string& address, std::u
   self.provider_ = provider;
   self.info_.reset(found);
   fid_fabric* opened = nullptr;
-  if (const int failed = fi_fabric(found->fabric_attr, &opened, nullptr); failed != 0) {
+  if (const int failed = library->fabric(found->fabric_attr, &opened, nullptr); failed != 0) {
     return Fail(error, "fi_fabric", failed);
   }
   self.fabric_.reset(opened);
@@ -101,6 +104,7 @@ int Fabric::Register(void* memory, size_t size_bytes, uint32_t access, std::uniq
 
 int Endpoint::Create(Fabric& fabric, uint32_t depth, Owner& owner, std::unique_ptr<Endpoint>* result,
                      std::string* error) {
+  const KeepSignals keep;
   result->reset(new Endpoint(fabric, owner));
   Endpoint& self = **result;
   fi_info* const info = fabric.info_.get();

@@ -24,6 +24,7 @@
 #include <string_view>
 #include <vector>
 
+#include "fs/dsa/fabric_library.h"
 #include "fs/dsa/protocol.h"
 
 namespace stagefs::dsa {
@@ -73,7 +74,7 @@ class Fabric {
  private:
   friend class Endpoint;
   struct FreeInfo {
-    void operator()(fi_info* info) const { fi_freeinfo(info); }
+    void operator()(fi_info* info) const { FabricLibrary::Loaded().freeinfo(info); }
   };
 
   std::string provider_;

@@ -502,13 +502,13 @@ def test_direct_serve_without_a_mount(place):
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         wait_for(lambda: os.path.exists(volume.image + ".dsa"), "the server's socket")
-        with open(f"/proc/{server.pid}/status") as status:
-            caught = int(re.search(r"SigCgt:\s*(\w+)", status.read())[1], 16)
-        check(caught >> (signal.SIGSEGV - 1) & 1 == 0, "a library of libfabric's catches what should leave a core")
         client = _connect(volume)
         queue = client.queue()
         check(queue.read(client.open("/hello", os.O_RDONLY), 0, 100) == b"from the mount", "what it reads")
         queue.write(client.open("/hello", os.O_RDWR), 0, b"FROM", flags=DURABLE)
+        with open(f"/proc/{server.pid}/status") as status:
+            caught = int(re.search(r"SigCgt:\s*(\w+)", status.read())[1], 16)
+        check(caught >> (signal.SIGSEGV - 1) & 1 == 0, "libfabric catches the signal of a crash")
         client.close()
         server.send_signal(signal.SIGTERM)
         output, _ = server.communicate(timeout=60)
