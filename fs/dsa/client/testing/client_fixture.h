@@ -26,6 +26,7 @@ class ClientTest : public testing::TestWithParam<std::string> {
   ClientTest() : path_(testing::TempDir() + "/fake.dsa"), server_(std::make_unique<FakeServer>(GetParam(), path_)) {}
   ~ClientTest() override {
     dsa_disconnect(connection_);
+    server_->Run([] {});  // its hooks, which use server_, have returned
     server_.reset();
   }
 
