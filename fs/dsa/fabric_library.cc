@@ -6,7 +6,7 @@ namespace stagefs::dsa {
 namespace {
 
 struct Outcome {
-  FabricLibrary library;
+  FabricLibrary functions;
   std::string error;  // empty: loaded
 };
 
@@ -25,12 +25,12 @@ Outcome LoadNow() {
     outcome.error = std::string("libfabric cannot be loaded (Debian's package libfabric1): ") + dlerror();
     return outcome;
   }
-  FabricLibrary& library = outcome.library;
-  Find(handle, "fi_getinfo", &library.getinfo, &outcome.error);
-  Find(handle, "fi_freeinfo", &library.freeinfo, &outcome.error);
-  Find(handle, "fi_dupinfo", &library.dupinfo, &outcome.error);
-  Find(handle, "fi_fabric", &library.fabric, &outcome.error);
-  Find(handle, "fi_strerror", &library.strerror, &outcome.error);
+  FabricLibrary& functions = outcome.functions;
+  Find(handle, "fi_getinfo", &functions.getinfo, &outcome.error);
+  Find(handle, "fi_freeinfo", &functions.freeinfo, &outcome.error);
+  Find(handle, "fi_dupinfo", &functions.dupinfo, &outcome.error);
+  Find(handle, "fi_fabric", &functions.fabric, &outcome.error);
+  Find(handle, "fi_strerror", &functions.strerror, &outcome.error);
   return outcome;
 }
 
@@ -43,12 +43,12 @@ const Outcome& Get() {
 
 const FabricLibrary* FabricLibrary::Load(std::string* error) {
   const Outcome& outcome = Get();
-  if (outcome.error.empty()) return &outcome.library;
+  if (outcome.error.empty()) return &outcome.functions;
   *error = outcome.error;
   return nullptr;
 }
 
-const FabricLibrary& FabricLibrary::Loaded() { return Get().library; }
+const FabricLibrary& FabricLibrary::Loaded() { return Get().functions; }
 
 KeepSignals::KeepSignals() {
   for (size_t i = 0; i < kCaught.size(); ++i) sigaction(kCaught[i], nullptr, &before_[i]);

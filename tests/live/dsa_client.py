@@ -53,17 +53,17 @@ class Connection:
     """Not to be carried over a fork."""
 
     def __init__(self, stagefs, address, provider=None, key_file=None, timeout_ms=10_000):
-        self.library = _library(stagefs)
+        self.c = _library(stagefs)
         options = _Options(provider and provider.encode(), key_file and key_file.encode(), timeout_ms, 0)
         self.handle = ctypes.c_void_p()
         self.call("dsa_connect", address.encode(), ctypes.byref(options), ctypes.byref(self.handle))
-        self.library.dsa_provider.restype = ctypes.c_char_p
-        self.provider = self.library.dsa_provider(self.handle).decode()
+        self.c.dsa_provider.restype = ctypes.c_char_p
+        self.provider = self.c.dsa_provider(self.handle).decode()
 
     def call(self, name, *arguments):
-        result = getattr(self.library, name)(*arguments)
+        result = getattr(self.c, name)(*arguments)
         if result < 0:
-            raise DirectError(-result, f"{name}: {self.library.dsa_error().decode(errors='replace')}")
+            raise DirectError(-result, f"{name}: {self.c.dsa_error().decode(errors='replace')}")
         return result
 
     def open(self, path, flags=os.O_RDWR | os.O_CREAT, mode=0o644):
@@ -78,7 +78,7 @@ class Connection:
         return Queue(self, depth)
 
     def close(self):
-        self.library.dsa_disconnect(self.handle)
+        self.c.dsa_disconnect(self.handle)
         self.handle = None
 
 
@@ -177,7 +177,7 @@ class Queue:
             memory.deregister()
 
     def destroy(self):
-        self.connection.library.dsa_destroy_queue(self.handle)
+        self.connection.c.dsa_destroy_queue(self.handle)
 
 
 class Mapping:
