@@ -13,7 +13,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "tools/owned_fd.h"
+#include "sal/owned_fd.h"
 
 namespace stagefs::tools {
 

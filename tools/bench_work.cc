@@ -19,9 +19,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "sal/owned_fd.h"
 #include "sal/status_macros.h"
 #include "tools/bench_calls.h"
-#include "tools/owned_fd.h"
 
 namespace stagefs::tools {
 

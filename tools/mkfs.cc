@@ -15,10 +15,10 @@
 #include "core/engine.h"
 #include "fs/volume/volume.h"
 #include "sal/open_store.h"
+#include "sal/owned_fd.h"
 #include "sal/real_environment.h"
 #include "sal/status_macros.h"
 #include "tools/commands.h"
-#include "tools/owned_fd.h"
 #include "tools/signatures.h"
 #include "tools/terminal.h"
 

@@ -14,8 +14,8 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "sal/open_store.h"
+#include "sal/owned_fd.h"
 #include "sal/status_macros.h"
-#include "tools/owned_fd.h"
 #include "tools/terminal.h"
 
 namespace stagefs::tools {

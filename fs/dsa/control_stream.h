@@ -20,8 +20,8 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "fs/dsa/owned_fd.h"
 #include "fs/dsa/protocol.h"
+#include "sal/owned_fd.h"
 
 namespace stagefs::dsa {
 

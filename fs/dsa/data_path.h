@@ -116,7 +116,6 @@ struct ClientHandles {
 struct DataPathOptions {
   std::string provider = "shm";
   std::string address;  // the local IP address, unless the provider is shm
-  bool read_only = false;
   size_t max_queues = 16;
   // Memory that the works of this client may hold at once: groups, and bytes on their way.
   uint64_t max_bytes = 64 << 20;

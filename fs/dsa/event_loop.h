@@ -16,8 +16,8 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/functional/any_invocable.h"
 #include "absl/status/statusor.h"
-#include "fs/dsa/owned_fd.h"
 #include "sal/mutex.h"
+#include "sal/owned_fd.h"
 
 namespace stagefs::dsa {
 

@@ -13,8 +13,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "fs/dsa/owned_fd.h"
 #include "fs/dsa/session.h"
+#include "sal/owned_fd.h"
 
 namespace stagefs::dsa {
 

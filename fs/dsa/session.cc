@@ -245,7 +245,6 @@ void Session::Start(const Asked& asked) {
   services_.counters.clients.fetch_add(1, std::memory_order_relaxed);
   state_ = State::kStarting;
   DataPathOptions options;
-  options.read_only = services_.read_only || peer_.identity.read_only;
   options.max_queues = services_.quotas.queues;
   options.address = peer_.local ? kLoopback : peer_.address;
   // The data path has ended before the session is over, and what it posted comes before what tells of that.

@@ -40,11 +40,11 @@
 #include "fs/dsa/keys.h"
 #include "fs/dsa/mapping_service.h"
 #include "fs/dsa/once.h"
-#include "fs/dsa/owned_fd.h"
 #include "fs/dsa/protocol.h"
 #include "fs/volume/sharing.h"
 #include "fs/volume/volume.h"
 #include "sal/environment.h"
+#include "sal/owned_fd.h"
 
 namespace stagefs::dsa {
 

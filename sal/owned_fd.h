@@ -1,13 +1,13 @@
 // OwnedFd: a file descriptor that closes itself.
 
-#ifndef STAGEFS_TOOLS_OWNED_FD_H_
-#define STAGEFS_TOOLS_OWNED_FD_H_
+#ifndef STAGEFS_SAL_OWNED_FD_H_
+#define STAGEFS_SAL_OWNED_FD_H_
 
 #include <unistd.h>
 
 #include <utility>
 
-namespace stagefs::tools {
+namespace stagefs {
 
 class OwnedFd {
  public:
@@ -26,6 +26,6 @@ class OwnedFd {
   int fd_;
 };
 
-}  // namespace stagefs::tools
+}  // namespace stagefs
 
-#endif  // STAGEFS_TOOLS_OWNED_FD_H_
+#endif  // STAGEFS_SAL_OWNED_FD_H_
