@@ -7,7 +7,6 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <memory>
@@ -15,6 +14,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "fs/dsa/unix_path.h"
 #include "sal/status_macros.h"
 
 namespace stagefs::dsa {
@@ -30,19 +30,8 @@ absl::Status Failed(absl::string_view address, absl::string_view what) {
   return absl::InternalError(absl::StrCat("cannot listen at ", address, ": ", what, ": ", strerror(errno)));
 }
 
-absl::StatusOr<sockaddr_un> UnixAddress(const std::string& path) {
-  sockaddr_un address = {};
-  address.sun_family = AF_UNIX;
-  if (path.empty() || path.size() >= sizeof(address.sun_path)) {
-    return absl::InvalidArgumentError(absl::StrCat("the path of a Unix socket has 1 to ", sizeof(address.sun_path) - 1,
-                                                   " bytes, unlike ", path, "; use -o dsa=/a/shorter/path"));
-  }
-  path.copy(address.sun_path, path.size());
-  return address;
-}
-
 // A socket whose server is gone refuses connections: then it may go.
-absl::Status RemoveStale(const std::string& path, const sockaddr_un& address) {
+absl::Status RemoveStale(const std::string& path, const UnixPath& address) {
   struct stat status;
   if (lstat(path.c_str(), &status) != 0) return absl::OkStatus();
   if (!S_ISSOCK(status.st_mode)) {
@@ -50,7 +39,7 @@ absl::Status RemoveStale(const std::string& path, const sockaddr_un& address) {
   }
   const OwnedFd probe(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (probe.get() < 0) return Failed(path, "socket");
-  const int result = connect(probe.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address));
+  const int result = connect(probe.get(), address.address(), address.size());
   if (result == 0 || errno != ECONNREFUSED) {
     return absl::AlreadyExistsError(absl::StrCat("a server listens at ", path, " already"));
   }
@@ -61,9 +50,9 @@ absl::Status RemoveStale(const std::string& path, const sockaddr_un& address) {
 // With mode 0666: who may do what is decided by the permissions of files; who reaches the socket, by its directories. A
 // chmod(2) afterwards could be led to another file by whoever owns the directory. The umask is the whole process's, and
 // the volume's threads make no files.
-bool BindForAll(int socket, const sockaddr_un& address) {
+bool BindForAll(int socket, const UnixPath& address) {
   const mode_t before = umask(0111);
-  const bool bound = bind(socket, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0;
+  const bool bound = bind(socket, address.address(), address.size()) == 0;
   const int error = errno;
   umask(before);
   errno = error;
@@ -175,7 +164,10 @@ Listener::SocketFile::~SocketFile() {
 }
 
 absl::StatusOr<Listener> Listener::ListenUnix(const std::string& path) {
-  ASSIGN_OR_RETURN(const sockaddr_un address, UnixAddress(path));
+  const UnixPath address(path);
+  if (address.error() != 0) {
+    return absl::InvalidArgumentError(absl::StrCat("cannot listen at ", path, ": ", strerror(address.error())));
+  }
   OwnedFd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (fd.get() < 0) return Failed(path, "socket");
   RETURN_IF_ERROR(RemoveStale(path, address));

@@ -10,7 +10,6 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -31,7 +30,9 @@
 #include "core/engine.h"
 #include "fs/dsa/proof.h"
 #include "fs/dsa/protocol.h"
+#include "fs/dsa/unix_path.h"
 #include "fs/volume/errno.h"
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "sal/check.h"
 #include "sal/memory_store.h"
@@ -223,11 +224,9 @@ class DsaServerTest : public testing::Test {
   }
 
   RawClient Connect() {
-    sockaddr_un address = {};
-    address.sun_family = AF_UNIX;
-    socket_path_.copy(address.sun_path, sizeof(address.sun_path) - 1);
+    const UnixPath path(socket_path_);
     OwnedFd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    EXPECT_EQ(connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)), 0);
+    EXPECT_EQ(connect(fd.get(), path.address(), path.size()), 0);
     return RawClient(std::move(fd));
   }
   RawClient ConnectRemotely() {
@@ -637,13 +636,28 @@ TEST_F(DsaServerTest, StrangersWhoSayNothingKeepNobodyOut) {
 
 // --- The socket ---
 
+TEST_F(DsaServerTest, ASocketsPathMayBeLong) {
+  const std::string parent = absl::StrCat(directory_, "/", std::string(120, 'd'));
+  ASSERT_EQ(mkdir(parent.c_str(), 0755), 0);
+  socket_path_ = absl::StrCat(parent, "/store.dsa");
+  options_.addresses = {socket_path_};
+  Start();
+  EXPECT_EQ(server_->addresses().front(), socket_path_);
+  EXPECT_EQ(Connect().Hello(), 0);
+  server_.reset();
+  EXPECT_EQ(rmdir(parent.c_str()), 0) << "the socket's file is left";
+
+  options_.addresses = {absl::StrCat(directory_, "/", std::string(120, 'n'))};
+  const auto refused = DsaServer::Start(*volume_, sharing_, nullptr, options_, [](absl::string_view) {});
+  EXPECT_EQ(refused.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(refused.status().message()), ::testing::HasSubstr("File name too long"));
+}
+
 TEST_F(DsaServerTest, AStaleSocketIsReplacedAndALiveOneIsNot) {
   {
     OwnedFd dead(socket(AF_UNIX, SOCK_STREAM, 0));
-    sockaddr_un address = {};
-    address.sun_family = AF_UNIX;
-    socket_path_.copy(address.sun_path, sizeof(address.sun_path) - 1);
-    ASSERT_EQ(bind(dead.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)), 0);
+    const UnixPath path(socket_path_);
+    ASSERT_EQ(bind(dead.get(), path.address(), path.size()), 0);
   }
   Start();
   struct stat status;

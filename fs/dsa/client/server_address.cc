@@ -1,7 +1,6 @@
 #include "fs/dsa/client/server_address.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -10,9 +9,10 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 
 #include <memory>
+
+#include "fs/dsa/unix_path.h"
 
 namespace stagefs::dsa {
 namespace {
@@ -59,23 +59,11 @@ int Connect(int socket, const sockaddr* address, socklen_t size, uint32_t timeou
 }
 
 int ConnectUnix(const std::string& path, uint32_t timeout_ms, Descriptor* result, std::string* error) {
-  sockaddr_un address = {};
-  address.sun_family = AF_UNIX;
-  std::string short_path = path;
-  Descriptor directory;
-  if (path.size() >= sizeof(address.sun_path)) {
-    // Too long for the structure: by way of its directory.
-    const size_t slash = path.rfind('/');
-    if (slash == std::string::npos) return Fail(error, path, ENAMETOOLONG);
-    directory = Descriptor(open(path.substr(0, slash + 1).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-    if (directory.get() < 0) return Fail(error, path, errno);
-    short_path = "/proc/self/fd/" + std::to_string(directory.get()) + path.substr(slash);
-  }
-  if (short_path.size() >= sizeof(address.sun_path)) return Fail(error, path, ENAMETOOLONG);
-  memcpy(address.sun_path, short_path.data(), short_path.size());
+  const UnixPath server(path);
+  if (server.error() != 0) return Fail(error, path, server.error());
   Descriptor connecting(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (connecting.get() < 0) return Fail(error, "socket", errno);
-  const int code = Connect(connecting.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address), timeout_ms);
+  const int code = Connect(connecting.get(), server.address(), server.size(), timeout_ms);
   if (code != 0) return Fail(error, path, code);
   *result = std::move(connecting);
   return 0;

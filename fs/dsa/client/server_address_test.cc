@@ -3,29 +3,23 @@
 #include <errno.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
+#include <unistd.h>
 
-#include <cstring>
 #include <fstream>
 #include <string>
 
+#include "fs/dsa/unix_path.h"
 #include "gtest/gtest.h"
 
 namespace stagefs::dsa {
 namespace {
 
-// A listening Unix socket, bound by its name in its directory, however long the path is.
-Descriptor Listen(const std::string& directory, const std::string& name) {
-  char here[4096];
-  EXPECT_NE(getcwd(here, sizeof(here)), nullptr);
-  EXPECT_EQ(chdir(directory.c_str()), 0);
-  sockaddr_un address = {};
-  address.sun_family = AF_UNIX;
-  std::memcpy(address.sun_path, name.data(), name.size());
+Descriptor Listen(const std::string& path) {
+  const UnixPath address(path);
+  EXPECT_EQ(address.error(), 0) << path;
   Descriptor listening(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  EXPECT_EQ(bind(listening.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
+  EXPECT_EQ(bind(listening.get(), address.address(), address.size()), 0);
   EXPECT_EQ(listen(listening.get(), 1), 0);
-  EXPECT_EQ(chdir(here), 0);
   return listening;
 }
 
@@ -55,15 +49,19 @@ TEST(ServerAddressTest, WhatHasASlashOrNoPortIsAPath) {
 TEST(ServerAddressTest, LongPathsOfSocketsCanBeReached) {
   const std::string directory = testing::TempDir() + "/" + std::string(120, 'd');
   ASSERT_EQ(mkdir(directory.c_str(), 0755), 0);
-  const Descriptor listening = Listen(directory, "s.dsa");
+  const Descriptor listening = Listen(directory + "/s.dsa");
   Descriptor socket;
   std::string error;
   EXPECT_EQ(ConnectSocket(ParseServerAddress(directory + "/s.dsa"), 1000, &socket, &error), 0) << error;
   EXPECT_EQ(ConnectSocket(ParseServerAddress(directory + "/none"), 1000, &socket, &error), -ENOENT);
+  EXPECT_EQ(access((directory + "/s.dsa").c_str(), F_OK), 0) << "the socket is where it was asked for";
+  EXPECT_EQ(UnixPath(directory + "/" + std::string(120, 'n')).error(), ENAMETOOLONG);
+  EXPECT_EQ(UnixPath("/" + std::string(120, 'n') + "/s.dsa").error(), ENOENT);
+  EXPECT_EQ(UnixPath("").error(), EINVAL);
 }
 
 TEST(ServerAddressTest, ServerThatTakesNobodyIsWaitedForAsLongAsAllowed) {
-  const Descriptor listening = Listen(testing::TempDir(), "full.dsa");
+  const Descriptor listening = Listen(testing::TempDir() + "/full.dsa");
   const ServerAddress address = ParseServerAddress(testing::TempDir() + "/full.dsa");
   Descriptor sockets[4];
   std::string error;

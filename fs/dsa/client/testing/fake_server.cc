@@ -8,12 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 
 #include <algorithm>
 #include <condition_variable>
 
 #include "fs/dsa/proof.h"
+#include "fs/dsa/unix_path.h"
 
 namespace stagefs::dsa {
 namespace {
@@ -53,12 +53,10 @@ FakeServer::FakeServer(const std::string& provider, const std::string& path) : p
     Require(getsockname(listening_.get(), reinterpret_cast<sockaddr*>(&address), &size) == 0, "getsockname");
     port_ = ntohs(address.sin_port);
   } else {
-    sockaddr_un address = {};
-    address.sun_family = AF_UNIX;
-    Require(path.size() < sizeof(address.sun_path), "the path is too long");
-    memcpy(address.sun_path, path.data(), path.size());
+    const UnixPath address(path);
+    Require(address.error() == 0, "the path of the socket");
     listening_ = Descriptor(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    Require(bind(listening_.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0, "bind");
+    Require(bind(listening_.get(), address.address(), address.size()) == 0, "bind");
   }
   Require(listen(listening_.get(), 4) == 0, "listen");
   thread_ = std::thread([this] { Serve(); });
