@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <utility>
@@ -25,9 +26,6 @@ constexpr size_t kPageBytes = 4096;
 static_assert(sizeof(UringHeaders) + kMaxRequestPrefixBytes <= kPageBytes);
 
 constexpr int kFixedDevice = 0;  // /dev/fuse in the ring's table of files
-
-// A thread that roams returns to its CPU after so many small requests without a large one.
-constexpr unsigned kSmallBeforeReturn = 16;
 
 // The queue that this thread owns.
 thread_local const UringQueue* owned_queue = nullptr;
@@ -60,6 +58,12 @@ bool IsLarge(absl::Span<const std::byte> request) {
     default:
       return false;
   }
+}
+
+uint64_t CoarseNow() {
+  timespec now;
+  clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+  return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + now.tv_nsec;
 }
 
 // What the commands of a connection that has ended come back with.
@@ -122,7 +126,7 @@ absl::StatusOr<std::unique_ptr<UringQueue>> UringQueue::Create(uint16_t id, unsi
   return queue;
 }
 
-UringQueue::UringQueue(uint16_t id, const Handlers& handlers) : id_(id), handlers_(handlers) {}
+UringQueue::UringQueue(uint16_t id, const Handlers& handlers) : id_(id), handlers_(handlers), cpu_chooser_(id) {}
 
 absl::Status UringQueue::MakeRing(unsigned depth) {
   // Disabled: the thread that enables it is the one that owns it. With deferred task work requests are copied in when
@@ -180,7 +184,7 @@ void UringQueue::Run(int device_fd) {
   owned_queue = this;
   pthread_setname_np(pthread_self(), absl::StrCat("fuse-queue-", id_).c_str());
   if (sched_getaffinity(0, sizeof(any_cpu_), &any_cpu_) != 0) CPU_ZERO(&any_cpu_);
-  ReturnHome();
+  GoTo(id_);
   absl::Status status = Register(device_fd);
   {
     MutexLock lock(&mutex_);
@@ -226,6 +230,7 @@ void UringQueue::Serve(sal::LentRing& lent, ClientsFirst& policy) {
     // In this order: what is handed back after the look at the list finds the flag.
     asleep_.store(true);
     SendReplies();
+    ChooseCpu(lent);
     SubmitAndWait(1);
     asleep_.store(false);
     policy.Adapt();
@@ -244,26 +249,26 @@ void UringQueue::SendReplies() {
     io_uring_sqe* const sqe = NewCommand(kUringCommitAndFetch, entry->commit_id());
     io_uring_sqe_set_data(sqe, entry);
   }
+  unanswered_ -= sending_.size();
   sending_.clear();
 }
 
-void UringQueue::ReturnHome() {
+void UringQueue::GoTo(int cpu) {
   // Where that cannot be (the CPU is offline, or not for us) the thread runs anywhere.
-  is_roaming_ = false;
-  if (id_ >= CPU_SETSIZE) return;
-  cpu_set_t own;
-  CPU_ZERO(&own);
-  CPU_SET(id_, &own);
-  sched_setaffinity(0, sizeof(own), &own);
+  cpu_ = cpu;
+  cpu_set_t set = any_cpu_;
+  if (cpu != CpuChooser::kAnyCpu && cpu < CPU_SETSIZE) {
+    CPU_ZERO(&set);
+    CPU_SET(cpu, &set);
+  }
+  sched_setaffinity(0, sizeof(set), &set);
 }
 
-void UringQueue::ChooseCpu(bool is_large) {
-  if (is_large) {
-    small_in_a_row_ = 0;
-    if (!std::exchange(is_roaming_, true)) sched_setaffinity(0, sizeof(any_cpu_), &any_cpu_);
-  } else if (is_roaming_ && ++small_in_a_row_ >= kSmallBeforeReturn) {
-    ReturnHome();
-  }
+void UringQueue::ChooseCpu(const sal::LentRing& lent) {
+  const int cpu = cpu_chooser_.CpuToSleepOn(unanswered_ > 0 && lent.in_flight() > 0, CoarseNow());
+  if (cpu == cpu_) return;
+  SubmitAndWait(0);  // moving takes its time
+  GoTo(cpu);
 }
 
 void UringQueue::WatchWakeups() {
@@ -292,6 +297,7 @@ void UringQueue::HandleCompletions(sal::LentRing& lent) {
   io_uring_cq_advance(&ring_, static_cast<unsigned>(completions_.size()));
   for (const io_uring_cqe& completion : completions_) {
     if (sal::LentRing::Owns(completion)) {
+      cpu_chooser_.WokenByStore(sched_getcpu());
       lent.Complete(completion.user_data, completion.res);
     } else if (completion.user_data != 0) {
       HandleEntry(reinterpret_cast<Entry*>(completion.user_data), completion.res, completions_.size() == 1);
@@ -312,13 +318,14 @@ void UringQueue::HandleEntry(Entry* entry, int result, bool is_alone) {
     }
     return;
   }
+  ++unanswered_;
   const absl::StatusOr<absl::Span<std::byte>> request = entry->Take();
   if (!request.ok()) {
     if (handlers_.log) handlers_.log(request.status().message());
     return entry->Refuse();
   }
   const bool is_large = IsLarge(*request);
-  ChooseCpu(is_large);
+  cpu_chooser_.Arrived(is_large, CoarseNow());
   leave_now_ = leave_now_ || is_large;
   const bool elsewhere = MayWait(*request) || (is_large && !is_alone && IsWrite(*request));
   (elsewhere ? handlers_.elsewhere : handlers_.here)(*entry, *request);

@@ -39,6 +39,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "fs/fuse/cpu_chooser.h"
 #include "fs/fuse/request_port.h"
 #include "fs/fuse/scheduling.h"
 #include "fs/fuse/uring_protocol.h"
@@ -92,9 +93,10 @@ class UringQueue {
   void Serve(sal::LentRing& lent, ClientsFirst& policy);
   void SendReplies();
   void WatchWakeups();
-  // Before a request is handled: any CPU will do while large ones come, else it is the queue's own.
-  void ChooseCpu(bool is_large);
-  void ReturnHome();
+  // Before the thread sleeps.
+  void ChooseCpu(const sal::LentRing& lent);
+  // `cpu`: a CPU's number, or CpuChooser::kAnyCpu.
+  void GoTo(int cpu);
   void SubmitAndWait(unsigned completions);
   // Takes the completions that are there and handles their requests.
   void HandleCompletions(sal::LentRing& lent);
@@ -117,9 +119,10 @@ class UringQueue {
   io_uring ring_ = {};
   bool has_ring_ = false;
   cpu_set_t any_cpu_;            // where this process may run
-  bool is_roaming_ = false;      // on any of them, not on the queue's own
-  unsigned small_in_a_row_ = 0;  // requests
+  int cpu_ = CpuChooser::kAnyCpu;  // where GoTo() has sent it
+  CpuChooser cpu_chooser_;
   bool leave_now_ = false;  // what is on the ring: it is large, and what else has arrived takes its time
+  size_t unanswered_ = 0;  // requests that have come and whose replies have not left
   size_t live_ = 0;  // entries that the kernel has, or that are being answered
   std::vector<Entry*> answered_here_;
   std::vector<Entry*> sending_;
