@@ -49,16 +49,29 @@ TEST_F(CpuChooserTest, WhatInterruptsAtHomeIsWaitedForAtHome) {
   for (int i = 0; i < 1000; ++i) EXPECT_EQ(WaitingRequest(kHome), kHome);
 }
 
-TEST_F(CpuChooserTest, StrayWakeUpsTeachNothingElse) {
-  WaitingRequest(kHome);
-  WaitingRequest(kHome);
-  for (uint32_t i = 2; i < CpuChooser::kLessons; ++i) WaitingRequest(kStore);
+TEST_F(CpuChooserTest, ToBeWokenAtHomeNowAndThenSaysLittle) {
+  for (uint32_t i = 0; i < CpuChooser::kLessons; ++i) WaitingRequest(i < CpuChooser::kTelling ? kStore : kHome);
   EXPECT_EQ(WaitingRequest(), kStore);
 }
 
-TEST_F(CpuChooserTest, WithoutAMajorityItStaysAtHome) {
-  for (uint32_t i = 0; i < CpuChooser::kLessons; ++i) WaitingRequest(i % 3 == 0 ? kHome : kStore);  // three of eight
+TEST_F(CpuChooserTest, StrayWakeUpsTeachNothing) {
+  for (uint32_t i = 0; i < CpuChooser::kLessons; ++i) WaitingRequest(i + 1 < CpuChooser::kTelling ? kStore : kHome);
   EXPECT_EQ(WaitingRequest(), kHome);
+}
+
+TEST_F(CpuChooserTest, InterruptsOnEveryCpuTeachNothing) {
+  for (uint32_t i = 0; i < CpuChooser::kLessons; ++i) WaitingRequest(static_cast<int>(i));
+  EXPECT_EQ(WaitingRequest(), kHome);
+}
+
+TEST_F(CpuChooserTest, WakeUpsWhereItHadToBeTeachNothing) {
+  for (int i = 0; i < 100; ++i) {
+    QuickRequests(1);
+    chooser_.WokenByStore(kHome);  // of a write that nobody waits for
+  }
+  EXPECT_EQ(WaitingRequest(), kHome);  // after all these
+  Learn();
+  EXPECT_EQ(WaitingRequest(), kStore);
 }
 
 TEST_F(CpuChooserTest, InterruptsThatMoveAreFollowed) {
@@ -72,8 +85,26 @@ TEST_F(CpuChooserTest, InterruptsThatMoveAreFollowed) {
 TEST_F(CpuChooserTest, ItReturnsWhenNothingWaitsAnyMore) {
   Learn();
   WaitingRequest();
-  EXPECT_EQ(QuickRequests(CpuChooser::kSmallBeforeReturn - 1), kStore);
+  EXPECT_EQ(QuickRequests(CpuChooser::kQuickBetweenWaits), kStore);
   EXPECT_EQ(QuickRequests(1), kHome);
+}
+
+TEST_F(CpuChooserTest, AMixtureIsServedAtHome) {
+  Learn();
+  for (int i = 0; i < 100; ++i) {
+    EXPECT_EQ(QuickRequests(CpuChooser::kQuickBetweenWaits + 1), kHome);
+    EXPECT_EQ(WaitingRequest(), kHome);
+  }
+}
+
+TEST_F(CpuChooserTest, PatienceSpansVisits) {
+  Learn();
+  uint32_t served_away = 0;
+  for (uint32_t i = 0; WaitingRequest() == kStore || i % 10 == 0; ++i) {
+    ++served_away;
+    if (i % 10 == 9) QuickRequests(CpuChooser::kQuickBetweenWaits + 1);  // and home
+  }
+  EXPECT_LE(served_away, CpuChooser::kPatience + CpuChooser::kPatience / 10 + 1);
 }
 
 TEST_F(CpuChooserTest, AClientThatDoesNotFollowIsServedAtHomeAgain) {
@@ -88,10 +119,10 @@ TEST_F(CpuChooserTest, AClientThatDoesNotFollowIsServedAtHomeAgain) {
 
 TEST_F(CpuChooserTest, AndIsLuredLessAndLess) {
   uint32_t away = 0;
-  constexpr uint32_t kMinute = 600'000;  // requests
-  for (uint32_t i = 0; i < kMinute; ++i) away += WaitingRequest() == kStore ? 1 : 0;
+  constexpr uint32_t kFiveMinutes = 3'000'000;  // requests
+  for (uint32_t i = 0; i < kFiveMinutes; ++i) away += WaitingRequest() == kStore ? 1 : 0;
   EXPECT_GT(away, 5 * CpuChooser::kPatience);
-  EXPECT_LT(away, kMinute / 100);
+  EXPECT_LT(away, kFiveMinutes / 40);
 }
 
 TEST_F(CpuChooserTest, OneThatFollowsNowAndThenIsNotGivenUp) {
