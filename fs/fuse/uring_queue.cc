@@ -43,26 +43,21 @@ bool MayWait(absl::Span<const std::byte> request) {
   return opcode == FUSE_COPY_FILE_RANGE || opcode == kCopyFileRange64;
 }
 
-bool IsWrite(absl::Span<const std::byte> request) {
-  return reinterpret_cast<const fuse_in_header*>(request.data())->opcode == FUSE_WRITE;
-}
-
-bool IsLarge(absl::Span<const std::byte> request) {
+// What a READ asks for; 0 for any other request.
+uint32_t ReadBytes(absl::Span<const std::byte> request) {
   const auto* header = reinterpret_cast<const fuse_in_header*>(request.data());
-  switch (header->opcode) {
-    case FUSE_WRITE:
-      return request.size() >= UringQueue::kLargeBytes;
-    case FUSE_READ:
-      return request.size() >= sizeof(fuse_in_header) + sizeof(fuse_read_in) &&
-             reinterpret_cast<const fuse_read_in*>(header + 1)->size >= UringQueue::kLargeBytes;
-    default:
-      return false;
-  }
+  if (header->opcode != FUSE_READ || request.size() < sizeof(fuse_in_header) + sizeof(fuse_read_in)) return 0;
+  return reinterpret_cast<const fuse_read_in*>(header + 1)->size;
 }
 
-uint64_t CoarseNow() {
+bool IsLargeWrite(absl::Span<const std::byte> request) {
+  return reinterpret_cast<const fuse_in_header*>(request.data())->opcode == FUSE_WRITE &&
+         request.size() >= UringQueue::kLargeBytes;
+}
+
+uint64_t Now(clockid_t clock) {
   timespec now;
-  clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+  clock_gettime(clock, &now);
   return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + now.tv_nsec;
 }
 
@@ -93,8 +88,18 @@ class UringQueue::Entry final : public RequestPort {
   // The request that has arrived.
   absl::StatusOr<absl::Span<std::byte>> Take() {
     commit_id_ = headers_->commit_id;
+    large_read_bytes_ = 0;
     return AssembleRequest(*headers_, payload_);
   }
+  // It is a large read. Until then it may be held, and `request` kept.
+  void Hold(absl::Span<std::byte> request) { held_ = request; }
+  absl::Span<std::byte> held() const { return held_; }
+  void StartLargeRead(uint64_t bytes) {
+    large_read_bytes_ = bytes;
+    started_ns_ = Now(CLOCK_MONOTONIC);
+  }
+  uint64_t large_read_bytes() const { return large_read_bytes_; }  // 0: it is something else
+  uint64_t started_ns() const { return started_ns_; }
   // Answers EIO.
   void Refuse() {
     fuse_out_header header = {};
@@ -116,6 +121,9 @@ class UringQueue::Entry final : public RequestPort {
   const absl::Span<std::byte> payload_;
   iovec pieces_[2];
   uint64_t commit_id_ = 0;
+  absl::Span<std::byte> held_;
+  uint64_t large_read_bytes_ = 0;
+  uint64_t started_ns_ = 0;
 };
 
 absl::StatusOr<std::unique_ptr<UringQueue>> UringQueue::Create(uint16_t id, unsigned depth, size_t payload_bytes,
@@ -239,18 +247,48 @@ void UringQueue::Serve(sal::LentRing& lent, ClientsFirst& policy) {
 }
 
 void UringQueue::SendReplies() {
-  sending_.swap(answered_here_);
-  {
-    MutexLock lock(&mutex_);
-    sending_.insert(sending_.end(), answered_elsewhere_.begin(), answered_elsewhere_.end());
-    answered_elsewhere_.clear();
-  }
+  // A reply's data is copied when it is sent: what is held goes to the store before.
+  do {
+    TakeAnswered();
+  } while (StartHeldReads());
   for (Entry* entry : sending_) {
     io_uring_sqe* const sqe = NewCommand(kUringCommitAndFetch, entry->commit_id());
     io_uring_sqe_set_data(sqe, entry);
   }
   unanswered_ -= sending_.size();
   sending_.clear();
+}
+
+void UringQueue::TakeAnswered() {
+  const size_t before = sending_.size();
+  sending_.insert(sending_.end(), answered_here_.begin(), answered_here_.end());
+  answered_here_.clear();
+  {
+    MutexLock lock(&mutex_);
+    sending_.insert(sending_.end(), answered_elsewhere_.begin(), answered_elsewhere_.end());
+    answered_elsewhere_.clear();
+  }
+  for (size_t i = before; i < sending_.size(); ++i) {
+    const Entry& entry = *sending_[i];
+    if (entry.large_read_bytes() == 0) continue;
+    read_admission_.Ended(entry.large_read_bytes(), Now(CLOCK_MONOTONIC) - entry.started_ns());
+  }
+}
+
+bool UringQueue::StartHeldReads() {
+  const bool any = !held_reads_.empty() && read_admission_.MayStart();
+  while (!held_reads_.empty() && read_admission_.MayStart()) {
+    Entry* const entry = held_reads_.front();
+    held_reads_.pop_front();
+    StartLargeRead(entry, entry->held());
+  }
+  return any;
+}
+
+void UringQueue::StartLargeRead(Entry* entry, absl::Span<std::byte> request) {
+  entry->StartLargeRead(ReadBytes(request));
+  read_admission_.Started(entry->large_read_bytes());
+  handlers_.here(*entry, request);
 }
 
 void UringQueue::GoTo(int cpu) {
@@ -265,7 +303,7 @@ void UringQueue::GoTo(int cpu) {
 }
 
 void UringQueue::ChooseCpu(const sal::LentRing& lent) {
-  const int cpu = cpu_chooser_.CpuToSleepOn(unanswered_ > 0 && lent.in_flight() > 0, CoarseNow());
+  const int cpu = cpu_chooser_.CpuToSleepOn(unanswered_ > 0 && lent.in_flight() > 0, Now(CLOCK_MONOTONIC_COARSE));
   if (cpu == cpu_) return;
   SubmitAndWait(0);  // moving takes its time
   GoTo(cpu);
@@ -324,11 +362,19 @@ void UringQueue::HandleEntry(Entry* entry, int result, bool is_alone) {
     if (handlers_.log) handlers_.log(request.status().message());
     return entry->Refuse();
   }
-  const bool is_large = IsLarge(*request);
-  cpu_chooser_.Arrived(is_large, CoarseNow());
-  leave_now_ = leave_now_ || is_large;
-  const bool elsewhere = MayWait(*request) || (is_large && !is_alone && IsWrite(*request));
-  (elsewhere ? handlers_.elsewhere : handlers_.here)(*entry, *request);
+  const bool is_large_read = ReadBytes(*request) >= kLargeBytes;
+  const bool is_large_write = IsLargeWrite(*request);
+  cpu_chooser_.Arrived(is_large_read || is_large_write, Now(CLOCK_MONOTONIC_COARSE));
+  leave_now_ = leave_now_ || is_large_read || is_large_write;
+  if (is_large_read && !read_admission_.MayStart()) {
+    entry->Hold(*request);
+    held_reads_.push_back(entry);
+  } else if (is_large_read) {
+    StartLargeRead(entry, *request);
+  } else {
+    const bool elsewhere = MayWait(*request) || (is_large_write && !is_alone);
+    (elsewhere ? handlers_.elsewhere : handlers_.here)(*entry, *request);
+  }
 }
 
 io_uring_sqe* UringQueue::NewCommand(UringCommandCode code, uint64_t commit_id) {

@@ -29,6 +29,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <thread>
@@ -40,6 +41,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "fs/fuse/cpu_chooser.h"
+#include "fs/fuse/read_admission.h"
 #include "fs/fuse/request_port.h"
 #include "fs/fuse/scheduling.h"
 #include "fs/fuse/uring_protocol.h"
@@ -92,6 +94,11 @@ class UringQueue {
   absl::Status Register(int device_fd);
   void Serve(sal::LentRing& lent, ClientsFirst& policy);
   void SendReplies();
+  // Moves what was answered to sending_.
+  void TakeAnswered();
+  // Returns whether there were any.
+  bool StartHeldReads();
+  void StartLargeRead(Entry* entry, absl::Span<std::byte> request);
   void WatchWakeups();
   // Before the thread sleeps.
   void ChooseCpu(const sal::LentRing& lent);
@@ -124,6 +131,8 @@ class UringQueue {
   bool leave_now_ = false;  // what is on the ring: it is large, and what else has arrived takes its time
   size_t unanswered_ = 0;  // requests that have come and whose replies have not left
   size_t live_ = 0;  // entries that the kernel has, or that are being answered
+  ReadAdmission read_admission_;
+  std::deque<Entry*> held_reads_;  // large ones, until they are admitted; others are then under way
   std::vector<Entry*> answered_here_;
   std::vector<Entry*> sending_;
   std::vector<io_uring_cqe> completions_;
