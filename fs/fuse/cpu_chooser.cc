@@ -45,7 +45,8 @@ int CpuChooser::CpuToWaitOn(uint64_t now_ns) {
 }
 
 void CpuChooser::WokenByStore(int cpu) {
-  if (!is_learning_ || knows()) return;  // where it had to be says nothing
+  if (!is_learning_) return;  // where it had to be says nothing
+  is_learning_ = false;       // one lesson a wake-up, however much has ended
   if (lessons_++ == 0) elsewhere_ = 0;
   if (cpu != home_) {
     elsewhere_ = cpu == other_cpu_ ? elsewhere_ + 1 : 1;

@@ -64,6 +64,14 @@ TEST_F(CpuChooserTest, InterruptsOnEveryCpuTeachNothing) {
   EXPECT_EQ(WaitingRequest(), kHome);
 }
 
+TEST_F(CpuChooserTest, AWakeUpIsOneLessonHoweverMuchHasEnded) {
+  WaitingRequest(kStore);
+  for (uint32_t i = 0; i < CpuChooser::kLessons; ++i) chooser_.WokenByStore(kStore);
+  EXPECT_EQ(WaitingRequest(kHome), CpuChooser::kAnyCpu);
+  for (uint32_t i = 2; i < CpuChooser::kLessons; ++i) WaitingRequest(kHome);
+  EXPECT_EQ(WaitingRequest(), kHome);
+}
+
 TEST_F(CpuChooserTest, WakeUpsWhereItHadToBeTeachNothing) {
   for (int i = 0; i < 100; ++i) {
     QuickRequests(1);

@@ -5,7 +5,9 @@
 // It handles requests itself. Only large writes that come together with others it gives away, since copying would keep
 // those waiting; for one alone, waking another thread would cost more than it brings. What a large read brings is copied
 // when the reply is sent, which only this thread may do. So that the reader and this thread can copy at the same time,
-// the thread may run on any CPU while large requests come, and returns to its own when only small ones do.
+// the thread may run on any CPU while large requests come; and the store gets a few large reads at a time, so that the
+// first is copied while the next are read (fs/fuse/read_admission.h). Where requests mostly wait for a store that
+// interrupts another CPU, the thread goes there (fs/fuse/cpu_chooser.h).
 //
 // A reply goes to the kernel by a command on the ring, which only the owning thread may issue. A reply made on another
 // thread is handed back: put on a list, and the thread woken by an eventfd if it sleeps. Replies gather while the thread
