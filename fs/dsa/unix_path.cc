@@ -3,24 +3,19 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
-#include <unistd.h>
 
 namespace stagefs::dsa {
 
 UnixPath::UnixPath(const std::string& path) : error_(Fill(path)) {}
-
-UnixPath::~UnixPath() {
-  if (directory_ >= 0) close(directory_);
-}
 
 int UnixPath::Fill(const std::string& path) {
   std::string bounded = path;
   if (path.size() >= sizeof(address_.sun_path)) {
     const size_t slash = path.rfind('/');
     if (slash == std::string::npos) return ENAMETOOLONG;
-    directory_ = open(path.substr(0, slash + 1).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (directory_ < 0) return errno;
-    bounded = "/proc/self/fd/" + std::to_string(directory_) + path.substr(slash);
+    directory_ = OwnedFd(open(path.substr(0, slash + 1).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+    if (directory_.get() < 0) return errno;
+    bounded = "/proc/self/fd/" + std::to_string(directory_.get()) + path.substr(slash);
   }
   if (bounded.empty()) return EINVAL;
   if (bounded.size() >= sizeof(address_.sun_path)) return ENAMETOOLONG;

@@ -1,5 +1,5 @@
-// UnixPath: the address of a Unix socket in the file system, whose path may be longer than the 107 bytes an address holds:
-// such a one is reached by way of its directory. Part of libstagefs.
+// UnixPath: the address of a Unix socket in the file system. Its path may be longer than the 107 bytes an address holds:
+// then it is reached by way of its directory. Part of libstagefs.
 
 #ifndef STAGEFS_FS_DSA_UNIX_PATH_H_
 #define STAGEFS_FS_DSA_UNIX_PATH_H_
@@ -9,17 +9,17 @@
 
 #include <string>
 
+#include "sal/owned_fd.h"
+
 namespace stagefs::dsa {
 
 // Keeps the directory open as long as it lives: bind(2) and connect(2) want that.
 class UnixPath {
  public:
   explicit UnixPath(const std::string& path);
-  UnixPath(const UnixPath&) = delete;
-  UnixPath& operator=(const UnixPath&) = delete;
-  ~UnixPath();
 
-  // 0, or an errno: there is no address, its directory cannot be opened, the name in it is too long, or /proc is missing.
+  // 0, or an errno, and then there is no address: the path is empty, its directory cannot be opened, or the name in it
+  // is too long.
   int error() const { return error_; }
   const sockaddr* address() const { return reinterpret_cast<const sockaddr*>(&address_); }
   socklen_t size() const { return sizeof(address_); }
@@ -28,7 +28,7 @@ class UnixPath {
   int Fill(const std::string& path);
 
   sockaddr_un address_ = {};
-  int directory_ = -1;  // -1: the path is short
+  OwnedFd directory_;  // of a path that is too long
   int error_;
 };
 

@@ -3,13 +3,13 @@
 // At home, the CPU of its queue, a client's request and its answer wake no other CPU. Two things are worth leaving for:
 //
 //   * Large requests: what they carry is copied by this thread while the client copies, on another CPU if it may.
-//   * Requests that wait for the store, where its interrupts come on one CPU only, as those of a disk with one queue do.
-//     A thread that sleeps on another CPU is woken out of that CPU's halt, which in a virtual machine takes as long as a
-//     third of the read it waited for. A program that reads a disk itself is drawn to the CPU of the interrupts by the
+//   * Requests that wait for the store, where its interrupts come on one CPU only, as those of a disk with one queue
+//     do. A thread that sleeps on another CPU is woken out of that CPU's halt, which in a virtual machine takes as long
+//     as a third of the read it waited for. A program that reads a disk itself is drawn to the CPU of the interrupts by the
 //     kernel's scheduler (wake_affine() in kernel/sched/fair.c); a client of ours sleeps for us, not for the disk, and
 //     stays where it is. So the thread goes to that CPU and answers from there: as soon as a wait was long enough for
-//     the host to take the client's own CPU away, the scheduler wakes the client here, too, and its next request comes to
-//     this CPU's queue. A client that does not follow (it is pinned, or that CPU is busy) pays a little for each
+//     the host to take the client's own CPU away, the scheduler wakes the client here, too, and its next request comes
+//     to this CPU's queue. A client that does not follow (it is pinned, or that CPU is busy) pays a little for each
 //     request; so the thread gives up after some, and tries again after a pause that grows.
 //
 // Which CPU that is is learned: a thread that may run anywhere is woken where the interrupt comes.
@@ -28,8 +28,8 @@ class CpuChooser {
   static constexpr int kAnyCpu = -1;
   // Back home after so many small requests without a large one.
   static constexpr uint32_t kSmallBeforeReturn = 16;
-  // With more requests than these between two that wait for the store it stays at home: until the client follows each of
-  // them costs more away than waiting does at home.
+  // With more requests than these between two that wait for the store it stays at home: until the client follows, each
+  // of them costs more away than waiting does at home.
   static constexpr uint32_t kQuickBetweenWaits = 2;
   // So many times the thread sees where it is woken before it knows. So many that name one other CPU are telling: to be
   // woken at home may only mean that it was there last.
@@ -58,9 +58,9 @@ class CpuChooser {
   int CpuToWaitOn(uint64_t now_ns);
 
   const int home_;
-  bool is_learning_ = false;    // sleeps anywhere to see where it is woken
-  bool is_away_ = false;        // on the store's CPU, or to be there
-  bool is_large_ = false;       // large requests come
+  bool is_learning_ = false;     // sleeps anywhere to see where it is woken
+  bool is_away_ = false;         // on the store's CPU, or to be there
+  bool is_large_ = false;        // large requests come
   uint32_t small_in_a_row_ = 0;  // requests since one was large, or waited for the store
   uint32_t served_away_ = 0;     // requests, since a client last came or was given up
   uint64_t last_arrival_ns_ = 0;

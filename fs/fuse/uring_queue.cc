@@ -91,9 +91,10 @@ class UringQueue::Entry final : public RequestPort {
     large_read_bytes_ = 0;
     return AssembleRequest(*headers_, payload_);
   }
-  // It is a large read. Until then it may be held, and `request` kept.
+  // `request` is a large read that has to wait.
   void Hold(absl::Span<std::byte> request) { held_ = request; }
   absl::Span<std::byte> held() const { return held_; }
+  // What has arrived is a large read, and it starts.
   void StartLargeRead(uint64_t bytes) {
     large_read_bytes_ = bytes;
     started_ns_ = Now(CLOCK_MONOTONIC);
@@ -276,8 +277,8 @@ void UringQueue::TakeAnswered() {
 }
 
 bool UringQueue::StartHeldReads() {
-  const bool any = !held_reads_.empty() && read_admission_.MayStart();
-  while (!held_reads_.empty() && read_admission_.MayStart()) {
+  bool any = false;
+  for (; !held_reads_.empty() && read_admission_.MayStart(); any = true) {
     Entry* const entry = held_reads_.front();
     held_reads_.pop_front();
     StartLargeRead(entry, entry->held());

@@ -27,7 +27,7 @@ int Fail(std::string* error, int status, const std::string& text) {
 
 }  // namespace
 
-Connection::Connection(Descriptor socket, bool is_remote, const ConnectOptions& options)
+Connection::Connection(OwnedFd socket, bool is_remote, const ConnectOptions& options)
     : is_remote_(is_remote),
       spin_us_(options.spin_us),
       timeout_ms_(options.timeout_ms),
@@ -42,7 +42,7 @@ int Connection::Connect(const std::string& address, const ConnectOptions& option
     if (options.key_file.empty()) return Fail(error, -EACCES, address + ": a server there wants a key");
     if (const int code = ReadKeyFile(options.key_file, &key, error); code != 0) return code;
   }
-  Descriptor socket;
+  OwnedFd socket;
   if (const int code = ConnectSocket(server, options.timeout_ms, &socket, error); code != 0) return code;
   std::unique_ptr<Connection> made(new Connection(std::move(socket), server.is_remote, options));
   if (const int code = made->Hello(options.provider, key, error); code != 0) return code;

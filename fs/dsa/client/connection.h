@@ -68,7 +68,7 @@ class Connection {
   template <typename Object>
   using Owned = std::unordered_map<const Object*, std::unique_ptr<Object>>;
 
-  Connection(Descriptor socket, bool is_remote, const ConnectOptions& options);
+  Connection(OwnedFd socket, bool is_remote, const ConnectOptions& options);
   int Hello(const std::string& wish, const NamedKey& key, std::string* error);
   int Authenticate(const HelloRequest& request, const HelloReply& reply, const NamedKey& key, std::string* error);
   bool AnyQueueUses(const dsa_memory* memory);

@@ -22,20 +22,20 @@
 #include <type_traits>
 #include <vector>
 
-#include "fs/dsa/client/descriptor.h"
 #include "fs/dsa/protocol.h"
+#include "sal/owned_fd.h"
 
 namespace stagefs::dsa {
 
 struct ControlReply {
   std::vector<std::byte> body;
-  std::vector<Descriptor> descriptors;
+  std::vector<OwnedFd> descriptors;
 };
 
 class ControlClient {
  public:
   // Over a connected stream socket. `timeout_ms`: for each round trip.
-  ControlClient(Descriptor socket, uint32_t timeout_ms) : socket_(std::move(socket)), timeout_(timeout_ms) {}
+  ControlClient(OwnedFd socket, uint32_t timeout_ms) : socket_(std::move(socket)), timeout_(timeout_ms) {}
   std::chrono::milliseconds timeout() const { return timeout_; }
 
   // Sends a request and waits for its reply. 0, the server's negative errno (`error` is its text then), -ETIMEDOUT or
@@ -70,7 +70,7 @@ class ControlClient {
               const std::function<void()>& meanwhile);
   int WaitFor(short events, Clock::time_point deadline, const std::function<void()>& meanwhile);
 
-  const Descriptor socket_;
+  const OwnedFd socket_;
   const std::chrono::milliseconds timeout_;
   std::atomic<bool> dead_ = false;
   std::mutex mutex_;           // one round trip at a time

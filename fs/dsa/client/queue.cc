@@ -129,8 +129,8 @@ int Queue::AttachDoorbell(ControlReply* reply, std::string* error) {
 }
 
 int Queue::WatchDescriptors(std::string* error) {
-  kick_ = Descriptor(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  epoll_ = Descriptor(epoll_create1(EPOLL_CLOEXEC));
+  kick_ = OwnedFd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  epoll_ = OwnedFd(epoll_create1(EPOLL_CLOEXEC));
   epoll_event readable = {};
   readable.events = EPOLLIN;
   epoll_event gone = {};

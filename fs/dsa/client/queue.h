@@ -25,13 +25,13 @@
 #include <vector>
 
 #include "fs/dsa/client/control_client.h"
-#include "fs/dsa/client/descriptor.h"
 #include "fs/dsa/client/memory.h"
 #include "fs/dsa/client/spin_lock.h"
 #include "fs/dsa/client/stagefs/dsa.h"
 #include "fs/dsa/doorbell.h"
 #include "fs/dsa/fabric.h"
 #include "fs/dsa/protocol.h"
+#include "sal/owned_fd.h"
 
 namespace stagefs::dsa {
 
@@ -117,8 +117,8 @@ class Queue final : private Endpoint::Owner {
   bool is_granted_ = false;
   uint32_t handle_ = 0;
   uint64_t token_ = 0;
-  Descriptor kick_;   // an event: another thread has filled the ring while this one sleeps
-  Descriptor epoll_;  // the doorbell or the endpoint's descriptor, the control connection, kick_
+  OwnedFd kick_;   // an event: another thread has filled the ring while this one sleeps
+  OwnedFd epoll_;  // the doorbell or the endpoint's descriptor, the control connection, kick_
   std::unique_ptr<Doorbell> doorbell_;
 
   SpinLock lock_;

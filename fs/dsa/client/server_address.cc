@@ -58,10 +58,10 @@ int Connect(int socket, const sockaddr* address, socklen_t size, uint32_t timeou
   return errno == EAGAIN || errno == EINPROGRESS ? ETIMEDOUT : errno;
 }
 
-int ConnectUnix(const std::string& path, uint32_t timeout_ms, Descriptor* result, std::string* error) {
+int ConnectUnix(const std::string& path, uint32_t timeout_ms, OwnedFd* result, std::string* error) {
   const UnixPath server(path);
   if (server.error() != 0) return Fail(error, path, server.error());
-  Descriptor connecting(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  OwnedFd connecting(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (connecting.get() < 0) return Fail(error, "socket", errno);
   const int code = Connect(connecting.get(), server.address(), server.size(), timeout_ms);
   if (code != 0) return Fail(error, path, code);
@@ -79,7 +79,7 @@ void Tune(int socket, uint32_t timeout_ms) {
   (void)setsockopt(socket, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout_ms, sizeof(timeout_ms));
 }
 
-int ConnectTcp(const ServerAddress& address, uint32_t timeout_ms, Descriptor* result, std::string* error) {
+int ConnectTcp(const ServerAddress& address, uint32_t timeout_ms, OwnedFd* result, std::string* error) {
   const std::string name = address.host + ":" + address.port;
   addrinfo hints = {};
   hints.ai_socktype = SOCK_STREAM;
@@ -92,7 +92,7 @@ int ConnectTcp(const ServerAddress& address, uint32_t timeout_ms, Descriptor* re
   const std::unique_ptr<addrinfo, decltype(&freeaddrinfo)> addresses(found, &freeaddrinfo);
   int code = EHOSTUNREACH;
   for (const addrinfo* next = found; next != nullptr; next = next->ai_next) {
-    Descriptor connecting(socket(next->ai_family, next->ai_socktype | SOCK_CLOEXEC, next->ai_protocol));
+    OwnedFd connecting(socket(next->ai_family, next->ai_socktype | SOCK_CLOEXEC, next->ai_protocol));
     if (connecting.get() < 0) {
       code = errno;
       continue;
@@ -126,7 +126,7 @@ ServerAddress ParseServerAddress(const std::string& address) {
   return result;
 }
 
-int ConnectSocket(const ServerAddress& address, uint32_t timeout_ms, Descriptor* socket, std::string* error) {
+int ConnectSocket(const ServerAddress& address, uint32_t timeout_ms, OwnedFd* socket, std::string* error) {
   return address.is_remote ? ConnectTcp(address, timeout_ms, socket, error)
                            : ConnectUnix(address.path, timeout_ms, socket, error);
 }

@@ -10,7 +10,7 @@
 #include <cstdint>
 #include <string>
 
-#include "fs/dsa/client/descriptor.h"
+#include "sal/owned_fd.h"
 
 namespace stagefs::dsa {
 
@@ -23,7 +23,7 @@ struct ServerAddress {
 ServerAddress ParseServerAddress(const std::string& address);
 
 // Connects a stream socket: 0, or a negative errno, -ETIMEDOUT among them. A name's resolution takes the time it takes.
-int ConnectSocket(const ServerAddress& address, uint32_t timeout_ms, Descriptor* socket, std::string* error);
+int ConnectSocket(const ServerAddress& address, uint32_t timeout_ms, OwnedFd* socket, std::string* error);
 
 // The IP address that the own end of a TCP connection has; empty if it has none.
 std::string LocalAddress(int socket);

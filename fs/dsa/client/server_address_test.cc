@@ -14,10 +14,10 @@
 namespace stagefs::dsa {
 namespace {
 
-Descriptor Listen(const std::string& path) {
+OwnedFd Listen(const std::string& path) {
   const UnixPath address(path);
   EXPECT_EQ(address.error(), 0) << path;
-  Descriptor listening(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  OwnedFd listening(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
   EXPECT_EQ(bind(listening.get(), address.address(), address.size()), 0);
   EXPECT_EQ(listen(listening.get(), 1), 0);
   return listening;
@@ -49,8 +49,8 @@ TEST(ServerAddressTest, WhatHasASlashOrNoPortIsAPath) {
 TEST(ServerAddressTest, LongPathsOfSocketsCanBeReached) {
   const std::string directory = testing::TempDir() + "/" + std::string(120, 'd');
   ASSERT_EQ(mkdir(directory.c_str(), 0755), 0);
-  const Descriptor listening = Listen(directory + "/s.dsa");
-  Descriptor socket;
+  const OwnedFd listening = Listen(directory + "/s.dsa");
+  OwnedFd socket;
   std::string error;
   EXPECT_EQ(ConnectSocket(ParseServerAddress(directory + "/s.dsa"), 1000, &socket, &error), 0) << error;
   EXPECT_EQ(ConnectSocket(ParseServerAddress(directory + "/none"), 1000, &socket, &error), -ENOENT);
@@ -61,9 +61,9 @@ TEST(ServerAddressTest, LongPathsOfSocketsCanBeReached) {
 }
 
 TEST(ServerAddressTest, ServerThatTakesNobodyIsWaitedForAsLongAsAllowed) {
-  const Descriptor listening = Listen(testing::TempDir() + "/full.dsa");
+  const OwnedFd listening = Listen(testing::TempDir() + "/full.dsa");
   const ServerAddress address = ParseServerAddress(testing::TempDir() + "/full.dsa");
-  Descriptor sockets[4];
+  OwnedFd sockets[4];
   std::string error;
   int code = 0;
   for (int i = 0; i < 4 && code == 0; ++i) code = ConnectSocket(address, 50, &sockets[i], &error);

@@ -16,7 +16,7 @@ namespace stagefs::dsa::testing {
 namespace {
 
 std::string MakeDirectory() {
-  std::string directory = "/tmp/stagefs-served.XXXXXX";  // short: a socket's path has at most 107 bytes
+  std::string directory = "/tmp/stagefs-served.XXXXXX";
   STAGEFS_CHECK(mkdtemp(directory.data()) != nullptr);
   return directory;
 }

@@ -47,7 +47,7 @@ FakeServer::FakeServer(const std::string& provider, const std::string& path) : p
     sockaddr_in address = {};
     address.sin_family = AF_INET;
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    listening_ = Descriptor(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    listening_ = OwnedFd(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
     socklen_t size = sizeof(address);
     Require(bind(listening_.get(), reinterpret_cast<sockaddr*>(&address), size) == 0, "bind");
     Require(getsockname(listening_.get(), reinterpret_cast<sockaddr*>(&address), &size) == 0, "getsockname");
@@ -55,7 +55,7 @@ FakeServer::FakeServer(const std::string& provider, const std::string& path) : p
   } else {
     const UnixPath address(path);
     Require(address.error() == 0, "the path of the socket");
-    listening_ = Descriptor(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    listening_ = OwnedFd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
     Require(bind(listening_.get(), address.address(), address.size()) == 0, "bind");
   }
   Require(listen(listening_.get(), 4) == 0, "listen");
@@ -84,7 +84,7 @@ void FakeServer::Run(std::function<void()> function) {
 void FakeServer::Die() {
   Run([this] {
     CloseControl();
-    listening_ = Descriptor();
+    listening_ = OwnedFd();
     queues_.clear();
   });
 }
@@ -99,7 +99,7 @@ void FakeServer::Serve() {
     for (const auto& function : functions) function();
     if (listening_.get() >= 0 && control_.get() < 0) {
       pollfd ready = {listening_.get(), POLLIN, 0};
-      if (poll(&ready, 1, 0) == 1) control_ = Descriptor(accept4(listening_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+      if (poll(&ready, 1, 0) == 1) control_ = OwnedFd(accept4(listening_.get(), nullptr, nullptr, SOCK_CLOEXEC));
     }
     pollfd ready = {control_.get(), POLLIN, 0};
     if (poll(&ready, 1, queues_.empty() ? 1 : 0) == 1) ServeControl();

@@ -18,11 +18,11 @@
 #include <thread>
 #include <vector>
 
-#include "fs/dsa/client/descriptor.h"
 #include "fs/dsa/doorbell.h"
 #include "fs/dsa/fabric.h"
 #include "fs/dsa/proof.h"
 #include "fs/dsa/protocol.h"
+#include "sal/owned_fd.h"
 
 namespace stagefs::dsa {
 
@@ -74,7 +74,7 @@ class FakeServer {
     Reply(request, 0, std::as_bytes(std::span<const Body, 1>(&body, 1)));
   }
   void SendRaw(std::span<const std::byte> bytes);
-  void CloseControl() { control_ = Descriptor(); }
+  void CloseControl() { control_ = OwnedFd(); }
   void Complete(Queue& queue, const CompletionEntry& entry, std::span<const std::byte> data = {}, uint64_t token = 0);
   void SendMessage(Queue& queue, std::span<const std::byte> message);
   // Does a work as it should be done, and completes it.
@@ -95,7 +95,7 @@ class FakeServer {
   int Transfer(Queue& queue, const WorkEntry& work, std::byte* bytes);
 
   const std::string provider_, path_;
-  Descriptor listening_, control_;
+  OwnedFd listening_, control_;
   int port_ = 0;
   std::unique_ptr<Fabric> fabric_;
   HelloRequest greeting_ = {};
