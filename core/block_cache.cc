@@ -21,7 +21,7 @@ void BlockCache::UnlinkClean(Entry* entry) {
 BlockCache::Entry* BlockCache::Find(Block block) {
   const auto it = entries_.find(block);
   if (it == entries_.end()) return nullptr;
-  Entry* const entry = it->second.get();
+  Entry* const entry = it->second;
   if (!entry->dirty && entry != newest_) {
     UnlinkClean(entry);
     LinkClean(entry);
@@ -30,20 +30,21 @@ BlockCache::Entry* BlockCache::Find(Block block) {
 }
 
 BlockCache::Entry* BlockCache::InsertClean(Block block, ImageRef image, bool never_written) {
-  auto entry = std::make_unique<Entry>();
+  if (free_slab_.empty()) free_slab_.push_back(&slab_.emplace_back());
+  Entry* const entry = free_slab_.back();
+  free_slab_.pop_back();
   entry->block = block;
   entry->image = std::move(image);
   entry->never_written = never_written;
   entry->incarnation = next_incarnation_++;
-  Entry* const raw = entry.get();
-  STAGEFS_CHECK(entries_.emplace(block, std::move(entry)).second);
-  LinkClean(raw);
-  return raw;
+  STAGEFS_CHECK(entries_.emplace(block, entry).second);
+  LinkClean(entry);
+  return entry;
 }
 
 BlockCache::Entry* BlockCache::SetDirty(Block block, ImageRef image, Lsn lsn) {
   const auto it = entries_.find(block);
-  Entry* const entry = it == entries_.end() ? InsertClean(block, ImageRef(), false) : it->second.get();
+  Entry* const entry = it == entries_.end() ? InsertClean(block, ImageRef(), false) : it->second;
   entry->image = std::move(image);
   entry->lsn = lsn;
   entry->never_written = false;
@@ -59,7 +60,7 @@ BlockCache::Entry* BlockCache::SetDirty(Block block, ImageRef image, Lsn lsn) {
 void BlockCache::EraseEntry(Block block) {
   const auto it = entries_.find(block);
   if (it == entries_.end()) return;
-  Entry* const entry = it->second.get();
+  Entry* const entry = it->second;
   if (entry->dirty) {
     dirty_.erase(block);
     table_->Unhold(ChecksumTable::IndexOf(block));
@@ -67,6 +68,8 @@ void BlockCache::EraseEntry(Block block) {
     UnlinkClean(entry);
   }
   entries_.erase(it);
+  *entry = Entry();
+  free_slab_.push_back(entry);
 }
 
 void BlockCache::Erase(BlockRange range) {
@@ -101,20 +104,17 @@ ImageRef BlockCache::Allocate() {
   return image;
 }
 
-std::vector<BlockCache::DirtyImage> BlockCache::DirtyImages() const {
-  std::vector<DirtyImage> images;
-  images.reserve(dirty_.size());
+void BlockCache::GetDirtyImages(std::vector<DirtyImage>* images) const {
+  images->clear();
+  images->reserve(dirty_.size());
   for (const auto& [block, entry] : dirty_) {
-    images.push_back({block, entry->image, entry->lsn, entry->intent_lsn, entry->incarnation});
+    images->push_back({block, entry->image, entry->lsn, entry->intent_lsn, entry->incarnation, entry});
   }
-  return images;
 }
 
 void BlockCache::MarkHome(const DirtyImage& written) {
-  const auto it = entries_.find(written.block);
-  if (it == entries_.end()) return;
-  Entry* const entry = it->second.get();
-  if (!entry->dirty || entry->incarnation != written.incarnation || entry->lsn != written.lsn) return;
+  Entry* const entry = EntryOf(written);
+  if (entry == nullptr || !entry->dirty || entry->lsn != written.lsn) return;
   entry->dirty = false;
   entry->lsn = entry->intent_lsn = 0;
   dirty_.erase(written.block);

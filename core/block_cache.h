@@ -9,7 +9,7 @@
 #define STAGEFS_CORE_BLOCK_CACHE_H_
 
 #include <cstdint>
-#include <memory>
+#include <deque>
 #include <vector>
 
 #include "absl/container/btree_map.h"
@@ -29,7 +29,8 @@ class BlockCache {
     bool never_written = false;  // clean zeros without a home: the first change logs a Zero record
     Lsn lsn = 0;         // of the latest change, if dirty
     Lsn intent_lsn = 0;  // of the image that the latest intent names
-    // Differs between two lives of a block in the cache: an intent is only good for the life it was made in.
+    // Differs between two lives of a block in the cache, and of this object: an intent is only good for the life it was
+    // made in. 0: no block's.
     uint64_t incarnation = 0;
     uint32_t pins = 0;  // a pinned entry is not evicted
     Entry* newer = nullptr;  // in the list of clean entries
@@ -42,6 +43,7 @@ class BlockCache {
     ImageRef image;
     Lsn lsn = 0, intent_lsn = 0;
     uint64_t incarnation = 0;
+    Entry* entry = nullptr;  // for EntryOf()
   };
 
   // Dirty blocks hold their block of `table`.
@@ -63,7 +65,14 @@ class BlockCache {
   // An image, evicting a clean one if need be; null if everything is dirty, pinned or otherwise in use.
   ImageRef Allocate();
 
-  std::vector<DirtyImage> DirtyImages() const;  // ascending by block
+  // Ascending by block, in place of what is there.
+  void GetDirtyImages(std::vector<DirtyImage>* images) const;
+  // The block of `image` if it is still in memory and in the same life, else null. Does not count as a use.
+  static Entry* EntryOf(const DirtyImage& image) {
+    return image.entry->incarnation == image.incarnation ? image.entry : nullptr;
+  }
+  // Has the CPU fetch what EntryOf() will look at.
+  static void Prefetch(const DirtyImage& image) { __builtin_prefetch(image.entry); }
   // `image` of the same life is home: the block is clean unless it was changed since.
   void MarkHome(const DirtyImage& written);
 
@@ -77,7 +86,9 @@ class BlockCache {
 
   ImagePool* const pool_;
   ChecksumTable* const table_;
-  absl::flat_hash_map<Block, std::unique_ptr<Entry>> entries_;
+  absl::flat_hash_map<Block, Entry*> entries_;
+  std::deque<Entry> slab_;         // all entries there ever were at a time; they never move
+  std::vector<Entry*> free_slab_;  // those that are no block's
   absl::btree_map<Block, Entry*> dirty_;
   Entry* newest_ = nullptr;
   Entry* oldest_ = nullptr;

@@ -101,8 +101,8 @@ void BM_SetDirtyAndMarkHome(benchmark::State& state) {
   uint64_t number = 0;
   for (auto _ : state) {
     const Block block = number % kManyBlocks | 1;
-    const BlockCache::Entry* const entry = cache->SetDirty(block, cache->Find(block)->image, /*lsn=*/2);
-    cache->MarkHome({block, entry->image, entry->lsn, entry->intent_lsn, entry->incarnation});
+    BlockCache::Entry* const entry = cache->SetDirty(block, cache->Find(block)->image, /*lsn=*/2);
+    cache->MarkHome({block, entry->image, entry->lsn, entry->intent_lsn, entry->incarnation, entry});
     number += kStride;
   }
   STAGEFS_CHECK(cache->dirty_count() == static_cast<uint64_t>(state.range(0)));
@@ -113,7 +113,11 @@ BENCHMARK(BM_SetDirtyAndMarkHome)->ArgName("dirty")->Arg(0)->Arg(kManyBlocks / 4
 void BM_DirtyImages(benchmark::State& state) {
   FullCache cache(kManyBlocks);
   for (int64_t i = 0; i < state.range(0); ++i) cache.MakeDirty(2 * i);
-  for (auto _ : state) benchmark::DoNotOptimize(cache->DirtyImages());
+  std::vector<BlockCache::DirtyImage> images;
+  for (auto _ : state) {
+    cache->GetDirtyImages(&images);
+    benchmark::DoNotOptimize(images.data());
+  }
   state.SetItemsProcessed(state.iterations() * state.range(0));
 }
 BENCHMARK(BM_DirtyImages)->ArgName("dirty")->Arg(kFewBlocks)->Arg(kManyBlocks / 4);

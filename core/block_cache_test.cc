@@ -1,5 +1,7 @@
 #include "core/block_cache.h"
 
+#include <vector>
+
 #include "core/checksum_table.h"
 #include "core/image.h"
 #include "gtest/gtest.h"
@@ -53,6 +55,30 @@ TEST_F(BlockCacheTest, DirtyAndPinnedBlocksStay) {
   cache_.Unpin(1, cache_.Find(1)->incarnation);
   Insert(2 * kImages);
   EXPECT_EQ(cache_.Find(1), nullptr);
+}
+
+TEST_F(BlockCacheTest, WhatIsHomeIsCleanUnlessItWasChangedSince) {
+  std::vector<BlockCache::DirtyImage> images;
+  for (Block block = 0; block < 3; ++block) cache_.SetDirty(block, cache_.Find(block)->image, /*lsn=*/1 + block);
+  cache_.GetDirtyImages(&images);
+  ASSERT_EQ(images.size(), 3);
+  cache_.SetDirty(1, cache_.Find(1)->image, /*lsn=*/9);
+  for (const BlockCache::DirtyImage& image : images) cache_.MarkHome(image);
+  EXPECT_EQ(cache_.dirty_count(), 1);
+  EXPECT_TRUE(cache_.Find(1)->dirty);
+}
+
+TEST_F(BlockCacheTest, AnotherLifeOfABlockIsNotTheOneOfAnImage) {
+  cache_.SetDirty(0, cache_.Find(0)->image, /*lsn=*/1);
+  std::vector<BlockCache::DirtyImage> images;
+  cache_.GetDirtyImages(&images);
+  EXPECT_EQ(BlockCache::EntryOf(images[0]), cache_.Find(0));
+  cache_.Erase({0, 1});
+  EXPECT_EQ(BlockCache::EntryOf(images[0]), nullptr);
+  cache_.SetDirty(0, cache_.Allocate(), /*lsn=*/1);  // most likely in the same place
+  EXPECT_EQ(BlockCache::EntryOf(images[0]), nullptr);
+  cache_.MarkHome(images[0]);
+  EXPECT_EQ(cache_.dirty_count(), 1);
 }
 
 }  // namespace

@@ -8,6 +8,16 @@
 
 namespace stagefs::core {
 
+// How far ahead entries of images are fetched: in a large cache none of them is near.
+constexpr size_t kPrefetched = 8;
+
+Checkpointer::Checkpointer(State* state) : state_(state) {
+  for (uint32_t i = 0; i < kMaxWritesInFlight; ++i) {
+    writes_.push_back(std::make_unique<sal::Request>());
+    idle_writes_.push_back(writes_.back().get());
+  }
+}
+
 void Checkpointer::StartIfNeeded(Outbox& outbox) {
   if (step_ != Step::kIdle || !state_->failure.ok() || state_->read_only) return;
   const bool needed = state_->log->used_blocks() * 2 > state_->log->usable_blocks() ||
@@ -44,7 +54,7 @@ void Checkpointer::Start(Outbox& outbox) {
   // durable before the intents are, or in the table.
   target_ = state_->log->CutHere(outbox);
   covered_lsn_ = state_->accepted_lsn;
-  images_ = state_->cache.DirtyImages();
+  state_->cache.GetDirtyImages(&images_);
   entries_.assign(images_.size(), 0);
   next_image_ = 0;
   changes_at_start_ = state_->stats.changes;
@@ -53,12 +63,20 @@ void Checkpointer::Start(Outbox& outbox) {
 
 void Checkpointer::Hash() {
   for (size_t i = 0; i < images_.size(); ++i) {
+    if (i % kImagesPerPiece == 0) Pause();
     entries_[i] = TableEntry(ContentHash(images_[i].image.data()), images_[i].block, state_->volume_salt);
   }
-  state_->monitor.Run([&](Outbox& outbox) {
+  state_->monitor.Run([&](Outbox&) {
     step_ = Step::kIntents;
-    Poke(outbox);
+    logging_intents_ = true;
   });
+  LogIntents();
+}
+
+// Lets those who serve clients have the lock, and the CPU.
+void Checkpointer::Pause() {
+  state_->monitor.environment().Rest();
+  state_->monitor.environment().StepAside();
 }
 
 void Checkpointer::Poke(Outbox& outbox) {
@@ -66,7 +84,8 @@ void Checkpointer::Poke(Outbox& outbox) {
   if (!state_->failure.ok()) return Abort(outbox);
   switch (step_) {
     case Step::kIntents:
-      return LogIntents(outbox);
+      if (!std::exchange(logging_intents_, true)) outbox.Post([this] { LogIntents(); });
+      return;
     case Step::kIntentsDurable:
       if (state_->log->durable_lsn() < snapshot_lsn_ &&
           (state_->options.broken != Broken::kDestageBeforeDurable || new_epoch_)) {
@@ -74,9 +93,12 @@ void Checkpointer::Poke(Outbox& outbox) {
       }
       if (!MayGoHome(outbox)) return;
       step_ = Step::kHome;
-      PlanWrites();
+      next_image_ = next_table_image_ = 0;
       // On a thread of its own: this one may have requests of clients to answer, and who submits gets the completions.
-      return outbox.Post([this] { state_->monitor.Run([this](Outbox& inner) { WriteHome(inner); }); });
+      return outbox.Post([this] {
+        Pause();
+        state_->monitor.Run([this](Outbox& inner) { WriteHome(inner); });
+      });
     case Step::kHomeFlush:
       if (!state_->flushes.Covered(cover_) && state_->options.broken != Broken::kTailBeforeFlush) return;
       slots_written_ = 0;
@@ -89,46 +111,60 @@ void Checkpointer::Poke(Outbox& outbox) {
   }
 }
 
-// Names every image that no intent names yet. A block that was released, zeroed or replaced since the snapshot is left
-// out, here and of what is written home.
-void Checkpointer::LogIntents(Outbox& outbox) {
+// Names every image that no intent names yet.
+void Checkpointer::LogIntents() {
+  for (bool more = true; more;) {
+    state_->monitor.Run([&](Outbox& outbox) {
+      more = state_->failure.ok() && LogSomeIntents(outbox);
+      if (!state_->failure.ok()) Abort(outbox);
+    });
+    if (more) Pause();
+  }
+}
+
+// Returns whether there are more that can be logged at once. A block that was released, zeroed or replaced since the
+// snapshot is left out, here and of what is written home.
+bool Checkpointer::LogSomeIntents(Outbox& outbox) {
   if (state_->options.broken == Broken::kNoIntents) {
     for (size_t i = 0; i < images_.size(); ++i) state_->table.Set(images_[i].block, entries_[i]);
-    return SnapshotTable(outbox);
+    next_image_ = images_.size();
   }
-  while (next_image_ < images_.size()) {
-    const size_t end = std::min(images_.size(), next_image_ + kIntentsPerChange);
-    constexpr uint64_t kOverhead = sizeof(ChangeHeader) + sizeof(RecordHeader);
-    const uint64_t most_bytes = kOverhead + (end - next_image_) * sizeof(IntentEntry);
-    if (!state_->log->HasRoom(most_bytes, /*is_intent=*/true)) {
-      state_->log->Want(state_->accepted_lsn, outbox);  // makes room, and pokes
-      return;
-    }
-    std::vector<IntentEntry> intents;
-    for (; next_image_ < end; ++next_image_) {
-      BlockCache::DirtyImage& image = images_[next_image_];
-      BlockCache::Entry* const entry = state_->cache.Find(image.block);
-      if (entry == nullptr || entry->incarnation != image.incarnation) {
-        image.image = ImageRef();
-        continue;
-      }
-      state_->table.Set(image.block, entries_[next_image_]);
-      if (entry->intent_lsn >= image.lsn) continue;  // recovery was here before
-      entry->intent_lsn = image.lsn;
-      intents.push_back({image.block, image.lsn, entries_[next_image_]});
-    }
-    if (intents.empty()) continue;
-    const uint64_t bytes = kOverhead + intents.size() * sizeof(IntentEntry);
-    const Lsn lsn = state_->next_lsn++;
-    std::byte* const place = state_->log->Append(lsn, bytes, outbox);
-    Store(place, ChangeHeader{static_cast<uint32_t>(bytes), 1, lsn});
-    Store(place + sizeof(ChangeHeader), RecordHeader{static_cast<uint8_t>(RecordKind::kIntent), 0, 0,
-                                                     static_cast<uint32_t>(intents.size()), 0});
-    std::copy_n(reinterpret_cast<const std::byte*>(intents.data()), intents.size() * sizeof(IntentEntry),
-                place + kOverhead);
-    state_->accepted_lsn = lsn;
+  if (next_image_ == images_.size()) {
+    logging_intents_ = false;
+    SnapshotTable(outbox);
+    return false;
   }
-  SnapshotTable(outbox);
+  const size_t end = std::min(images_.size(), next_image_ + kIntentsPerChange);
+  if (!state_->log->HasRoom(IntentChangeBytes(end - next_image_), /*is_intent=*/true)) {
+    logging_intents_ = false;
+    state_->log->Want(state_->accepted_lsn, outbox);  // makes room, and pokes
+    return false;
+  }
+  std::vector<IntentEntry> intents;
+  for (; next_image_ < end; ++next_image_) {
+    BlockCache::DirtyImage& image = images_[next_image_];
+    if (next_image_ + kPrefetched < end) BlockCache::Prefetch(images_[next_image_ + kPrefetched]);
+    BlockCache::Entry* const entry = BlockCache::EntryOf(image);
+    if (entry == nullptr) {
+      image.image = ImageRef();
+      continue;
+    }
+    state_->table.Set(image.block, entries_[next_image_]);
+    if (entry->intent_lsn >= image.lsn) continue;  // recovery was here before
+    entry->intent_lsn = image.lsn;
+    intents.push_back({image.block, image.lsn, entries_[next_image_]});
+  }
+  if (intents.empty()) return true;
+  const uint64_t bytes = IntentChangeBytes(intents.size());
+  const Lsn lsn = state_->next_lsn++;
+  std::byte* const place = state_->log->Append(lsn, bytes, outbox);
+  Store(place, ChangeHeader{static_cast<uint32_t>(bytes), 1, lsn});
+  Store(place + sizeof(ChangeHeader), RecordHeader{static_cast<uint8_t>(RecordKind::kIntent), 0, 0,
+                                                   static_cast<uint32_t>(intents.size()), 0});
+  std::copy_n(reinterpret_cast<const std::byte*>(intents.data()), intents.size() * sizeof(IntentEntry),
+              place + IntentChangeBytes(0));
+  state_->accepted_lsn = lsn;
+  return true;
 }
 
 void Checkpointer::SnapshotTable(Outbox& outbox) {
@@ -153,32 +189,29 @@ bool Checkpointer::MayGoHome(Outbox& outbox) {
   return false;
 }
 
-// Neighbouring blocks go in one request.
-void Checkpointer::PlanWrites() {
+// Makes `request` the next to be written home, of one block or of neighbouring ones. False if there is none left.
+bool Checkpointer::NextWrite(sal::Request& request) {
   const sal::Geometry& geometry = state_->monitor.store().geometry();
   const uint64_t most = std::min<uint64_t>(geometry.max_request_bytes / kBlockBytes, geometry.max_buffers);
-  uint64_t end_offset = 0;
+  request.op = sal::Request::Op::kWrite;
+  request.length_bytes = 0;
+  request.buffers.clear();
   const auto add = [&](uint64_t offset_bytes, std::byte* data) {
-    if (writes_.empty() || offset_bytes != end_offset || writes_.back()->request.buffers.size() >= most) {
-      auto write = std::make_unique<Write>();
-      write->request.op = sal::Request::Op::kWrite;
-      write->request.offset_bytes = offset_bytes;
-      writes_.push_back(std::move(write));
-    }
-    sal::Request& request = writes_.back()->request;
+    if (request.buffers.empty()) request.offset_bytes = offset_bytes;
+    if (offset_bytes != request.offset_bytes + request.length_bytes || request.buffers.size() >= most) return false;
     request.buffers.push_back({data, kBlockBytes});
     request.length_bytes += kBlockBytes;
-    end_offset = offset_bytes + kBlockBytes;
-    state_->stats.destage_bytes_written += kBlockBytes;
+    return true;
   };
-  writes_.clear();
-  next_write_ = 0;
-  for (const BlockCache::DirtyImage& image : images_) {
-    if (image.image) add(state_->HomeOffset(image.block), image.image.data());
+  for (; next_image_ < images_.size(); ++next_image_) {
+    const BlockCache::DirtyImage& image = images_[next_image_];
+    if (image.image && !add(state_->HomeOffset(image.block), image.image.data())) return true;
   }
-  for (const ChecksumTable::DirtyBlock& block : table_images_) {
-    add(state_->TableOffset(block.index), block.image.data());
+  for (; next_table_image_ < table_images_.size(); ++next_table_image_) {
+    const ChecksumTable::DirtyBlock& block = table_images_[next_table_image_];
+    if (!add(state_->TableOffset(block.index), block.image.data())) return true;
   }
+  return !request.buffers.empty();
 }
 
 void Checkpointer::WriteHome(Outbox& outbox) {
@@ -189,15 +222,16 @@ void Checkpointer::WriteHome(Outbox& outbox) {
 
 // Half of what may be in flight at a time: a request alone costs the store almost as much as many together.
 void Checkpointer::SubmitWrites(Outbox& outbox) {
-  if (writes_in_flight_ > kMaxWritesInFlight / 2) return;
-  while (next_write_ < writes_.size() && writes_in_flight_ < kMaxWritesInFlight) {
-    Write* const write = writes_[next_write_++].get();
-    ++writes_in_flight_;
-    outbox.Submit(&write->request, [this, write](absl::Status status) {
+  if (idle_writes_.size() < kMaxWritesInFlight / 2) return;
+  while (!idle_writes_.empty() && NextWrite(*idle_writes_.back())) {
+    sal::Request* const write = idle_writes_.back();
+    idle_writes_.pop_back();
+    state_->stats.destage_bytes_written += write->length_bytes;
+    outbox.Submit(write, [this, write](absl::Status status) {
       state_->monitor.Run([&](Outbox& inner) { WriteDone(write, std::move(status), inner); });
     });
   }
-  if (writes_in_flight_ > 0) return;
+  if (idle_writes_.size() < kMaxWritesInFlight) return;
   step_ = Step::kHomeFlush;
   cover_ = state_->flushes.NextCover();
   state_->flushes.Want(cover_);
@@ -205,9 +239,8 @@ void Checkpointer::SubmitWrites(Outbox& outbox) {
   Poke(outbox);
 }
 
-void Checkpointer::WriteDone(Write* write, absl::Status status, Outbox& outbox) {
-  --writes_in_flight_;
-  write->request.buffers.clear();
+void Checkpointer::WriteDone(sal::Request* write, absl::Status status, Outbox& outbox) {
+  idle_writes_.push_back(write);
   if (!status.ok()) state_->Fail(std::move(status), outbox);
   WriteHome(outbox);
 }
@@ -264,19 +297,37 @@ void Checkpointer::NextSuperblock(Outbox& outbox) {
   ++slots_written_;
   const bool both = slots_written_ == kSuperblockPlaces.size();
   if (both || state_->options.broken == Broken::kReuseBeforeSuperblocks) state_->log->SetReuse(target_);
-  if (both) return Finish(outbox);
-  WriteSuperblock(outbox);
+  if (!both) return WriteSuperblock(outbox);
+  step_ = Step::kMarking;
+  next_image_ = 0;
+  outbox.Post([this] { MarkHome(); });
+}
+
+void Checkpointer::MarkHome() {
+  for (bool more = true; more;) {
+    state_->monitor.Run([&](Outbox& outbox) {
+      more = false;
+      if (step_ != Step::kMarking) return;  // aborted
+      if (!state_->failure.ok()) return Abort(outbox);
+      const size_t end = std::min(images_.size(), next_image_ + kImagesPerPiece);
+      for (; next_image_ < end; ++next_image_) {
+        BlockCache::DirtyImage& image = images_[next_image_];
+        if (next_image_ + kPrefetched < end) BlockCache::Prefetch(images_[next_image_ + kPrefetched]);
+        if (image.image) state_->cache.MarkHome(image);
+        image.image = ImageRef();
+      }
+      more = end < images_.size();
+      if (!more) Finish(outbox);
+    });
+    if (more) Pause();
+  }
 }
 
 void Checkpointer::Finish(Outbox& outbox) {
-  for (const BlockCache::DirtyImage& image : images_) {
-    if (image.image) state_->cache.MarkHome(image);
-  }
   for (const ChecksumTable::DirtyBlock& block : table_images_) state_->table.MarkWritten(block);
   images_.clear();
   entries_.clear();
   table_images_.clear();
-  writes_.clear();
   step_ = Step::kIdle;
   new_epoch_ = false;
   state_->destage_running = false;

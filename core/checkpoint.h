@@ -21,7 +21,7 @@ namespace stagefs::core {
 
 class Checkpointer {
  public:
-  explicit Checkpointer(State* state) : state_(state) {}
+  explicit Checkpointer(State* state);
 
   // Starts one if the log, the dirty blocks or the table are half full.
   void StartIfNeeded(Outbox& outbox);
@@ -39,23 +39,24 @@ class Checkpointer {
 
  private:
   enum class Step : uint8_t { kIdle, kHashing, kIntents, kIntentsDurable, kHome, kHomeFlush, kSuperblock,
-                              kSuperblockFlush };
-  struct Write {
-    uint64_t first_image = 0;  // index into images_ or table_images_
-    sal::Request request;
-  };
-  static constexpr uint64_t kIntentsPerChange = 2048;
+                              kSuperblockFlush, kMarking };
   static constexpr uint32_t kMaxWritesInFlight = 64;
+  // What is done with images, of which there may be many thousands, before Pause().
+  static constexpr uint64_t kImagesPerPiece = 128;
 
   void Start(Outbox& outbox);
-  void Hash();  // outside of sections
-  void LogIntents(Outbox& outbox);
+  // These four run outside of sections, on an executor thread.
+  void Hash();
+  void Pause();
+  void LogIntents();
+  void MarkHome();
+  bool LogSomeIntents(Outbox& outbox);
   void SnapshotTable(Outbox& outbox);
   bool MayGoHome(Outbox& outbox);
-  void PlanWrites();
+  bool NextWrite(sal::Request& request);
   void WriteHome(Outbox& outbox);
   void SubmitWrites(Outbox& outbox);
-  void WriteDone(Write* write, absl::Status status, Outbox& outbox);
+  void WriteDone(sal::Request* write, absl::Status status, Outbox& outbox);
   void WriteSuperblock(Outbox& outbox);
   void SuperblockWritten(absl::Status status, Outbox& outbox);
   void NextSuperblock(Outbox& outbox);
@@ -78,10 +79,11 @@ class Checkpointer {
   Lsn covered_lsn_ = 0;      // every change up to it will be home
   Lsn snapshot_lsn_ = 0;     // the table snapshot is as of this one
   uint64_t changes_at_start_ = 0;
-  size_t next_image_ = 0;    // for LogIntents()
-  std::vector<std::unique_ptr<Write>> writes_;
-  size_t next_write_ = 0;
-  uint32_t writes_in_flight_ = 0;
+  size_t next_image_ = 0;    // to be named, written or marked, depending on step_
+  size_t next_table_image_ = 0;
+  bool logging_intents_ = false;  // LogIntents() runs, or is about to
+  std::vector<std::unique_ptr<sal::Request>> writes_;  // home, kMaxWritesInFlight of them
+  std::vector<sal::Request*> idle_writes_;             // those that are not in flight
   uint64_t cover_ = 0;       // the flush that is waited for
   uint32_t slots_written_ = 0;
   AlignedMemory superblock_block_ = AlignedMemory(kBlockBytes);

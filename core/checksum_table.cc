@@ -50,14 +50,12 @@ void ChecksumTable::UpdateCommitted(const Entry& entry) {
 
 void ChecksumTable::Hold(uint64_t index) {
   Entry& entry = blocks_.at(index);
-  ++entry.holds;
-  UpdateCommitted(entry);
+  if (entry.holds++ == 0) UpdateCommitted(entry);
 }
 
 void ChecksumTable::Unhold(uint64_t index) {
   Entry& entry = blocks_.at(index);
-  --entry.holds;
-  UpdateCommitted(entry);
+  if (--entry.holds == 0) UpdateCommitted(entry);
 }
 
 void ChecksumTable::Set(Block block, uint64_t entry) {

@@ -84,6 +84,7 @@ void EngineImpl::Attempt(OperationRef operation) {
 }
 
 void EngineImpl::AttemptInSection(OperationRef operation, Outbox& outbox) {
+  state_->TouchAhead(outbox);
   if (absl::Status fatal = operation->fatal; !fatal.ok()) {
     return Complete(std::move(operation), std::move(fatal), {}, outbox);
   }

@@ -12,6 +12,7 @@
 
 #include "absl/types/span.h"
 #include "core/aligned_memory.h"
+#include "core/first_touch.h"
 #include "core/types.h"
 #include "sal/mutex.h"
 
@@ -59,6 +60,7 @@ class ImagePool {
   uint32_t free_count() const;
   uint32_t image_count() const { return image_count_; }
   absl::Span<std::byte> memory() const { return memory_.span(); }
+  FirstTouch& first_touch() { return first_touch_; }
 
  private:
   friend class ImageRef;
@@ -66,6 +68,7 @@ class ImagePool {
 
   const uint32_t image_count_;
   AlignedMemory memory_;
+  FirstTouch first_touch_;
   std::vector<std::atomic<uint32_t>> references_;
   mutable Mutex mutex_;
   std::vector<uint32_t> free_ ABSL_GUARDED_BY(mutex_);

@@ -16,10 +16,12 @@ LogWriter::LogWriter(Monitor* monitor, FlushQueue* flushes, const Options& optio
       flushes_(flushes),
       options_(options),
       on_progress_(std::move(on_progress)),
-      on_failure_(std::move(on_failure)) {
+      on_failure_(std::move(on_failure)),
+      memory_(options.region_count * options.region_bytes),
+      first_touch_(memory_.span()) {
   for (uint64_t i = 0; i < options_.region_count; ++i) {
     regions_.push_back(std::make_unique<Region>());
-    regions_.back()->memory = AlignedMemory(options_.region_bytes);
+    regions_.back()->offset = i * options_.region_bytes;
   }
 }
 
@@ -94,14 +96,14 @@ std::byte* LogWriter::Append(Lsn lsn, uint64_t change_bytes, Outbox& outbox) {
     STAGEFS_CHECK(TakeRegion(change_bytes));
     Pump(outbox);
   }
-  std::byte* const place =
-      active_region_->memory.data() + active_.offset + sizeof(FrameHeader) + active_.payload_bytes;
+  const uint64_t offset = active_.offset + sizeof(FrameHeader) + active_.payload_bytes;
+  first_touch_.Uses(active_region_->offset + offset + change_bytes);
   if (active_.change_count == 0) active_.first_lsn = lsn;
   STAGEFS_CHECK(lsn > active_.last_lsn);
   active_.last_lsn = lsn;
   active_.payload_bytes += change_bytes;
   ++active_.change_count;
-  return place;
+  return Memory(*active_region_, offset);
 }
 
 uint64_t LogWriter::AwaitExtent() {
@@ -128,7 +130,7 @@ void LogWriter::ExtentWritten(uint64_t frame_sequence, Outbox& outbox) {
 }
 
 void LogWriter::Cut(Lsn first_lsn_if_empty) {
-  std::byte* const start = active_region_->memory.data() + active_.offset;
+  std::byte* const start = Memory(*active_region_, active_.offset);
   FrameHeader header = {};
   header.magic = kFrameMagic;
   header.frame_blocks = FrameBlocks(active_.payload_bytes);
@@ -254,7 +256,7 @@ void LogWriter::SubmitFrame(Frame& frame, bool fua, Outbox& outbox) {
     part.fua = fua;
     part.offset_bytes = (log_start_ + place) * kBlockBytes;
     part.length_bytes = count * kBlockBytes;
-    part.buffers.push_back({frame.region->memory.data() + frame.offset + done * kBlockBytes, part.length_bytes});
+    part.buffers.push_back({Memory(*frame.region, frame.offset + done * kBlockBytes), part.length_bytes});
     done += count;
   }
   frame.parts_left = frame.parts.size();

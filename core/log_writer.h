@@ -26,6 +26,7 @@
 #include "core/aligned_memory.h"
 #include "core/broken.h"
 #include "core/engine.h"
+#include "core/first_touch.h"
 #include "core/flush_queue.h"
 #include "core/format.h"
 #include "core/monitor.h"
@@ -98,12 +99,13 @@ class LogWriter {
   uint64_t frames_cut() const { return frames_cut_; }
   uint64_t bytes_written() const { return bytes_written_; }
   uint64_t flush_count() const { return flushes_->completed(); }
+  FirstTouch& first_touch() { return first_touch_; }
 
  private:
   static constexpr uint64_t kFrameTargetBytes = 512 << 10;
 
   struct Region {
-    AlignedMemory memory;
+    uint64_t offset = 0;  // in memory_
     uint32_t unwritten_frames = 0;
     bool sealed = false;  // no more frames begin here
   };
@@ -135,6 +137,7 @@ class LogWriter {
 
   void Cut(Lsn first_lsn_if_empty);
   uint64_t EndWith(uint64_t change_bytes) const;
+  std::byte* Memory(const Region& region, uint64_t offset) const { return memory_.data() + region.offset + offset; }
   bool TakeRegion(uint64_t payload_bytes);
   bool RegionFits(uint64_t payload_bytes) const;
   bool ShouldCut() const;
@@ -156,6 +159,8 @@ class LogWriter {
   uint64_t log_start_ = 0, log_blocks_ = 0, window_blocks_ = 0, epoch_ = 0, salt_ = 0;
   uint8_t uuid_[16] = {};
 
+  const AlignedMemory memory_;  // of the regions, one behind the other
+  FirstTouch first_touch_;
   std::vector<std::unique_ptr<Region>> regions_;
   Region* active_region_ = nullptr;
   Active active_;

@@ -18,12 +18,11 @@ void Outbox::Submit(sal::Request* request, absl::AnyInvocable<void(absl::Status)
 void Monitor::Run(absl::FunctionRef<void(Outbox&)> section) {
   Outbox outbox(this);
   absl::InlinedVector<sal::Request*, 4> dropped;
-  {
-    MutexLock lock(&mutex_);
-    section(outbox);
-    if (stopped_) dropped.swap(outbox.requests_);
-    in_flight_ += outbox.requests_.size() + outbox.tasks_.size();
-  }
+  mutex_.LockSoon();
+  section(outbox);
+  if (stopped_) dropped.swap(outbox.requests_);
+  in_flight_ += outbox.requests_.size() + outbox.tasks_.size();
+  mutex_.Unlock();
   if (!outbox.requests_.empty()) store_->Submit(outbox.requests_);
   for (sal::Task& task : outbox.tasks_) {
     environment_->Post([this, task = std::move(task)]() mutable {

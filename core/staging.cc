@@ -32,7 +32,7 @@ uint32_t FindRun(uint32_t free, uint32_t count) {
 }  // namespace
 
 StagingMemory::StagingMemory(uint64_t limit_bytes)
-    : area_(limit_bytes / kSlabBytes * kSlabBytes), free_units_(limit_bytes / kSlabBytes, ~uint32_t{0}) {
+    : area_(limit_bytes / kSlabBytes * kSlabBytes), first_touch_(area_.span()), free_units_(limit_bytes / kSlabBytes, ~uint32_t{0}) {
   STAGEFS_CHECK(limit_bytes >= kSlabBytes);
 }
 
@@ -45,7 +45,9 @@ std::shared_ptr<StagedBuffer> StagingMemory::Allocate(uint64_t block_count) {
     if (unit == kUnitsPerSlab) continue;
     free_units_[slab] &= ~MaskOf(unit, units);
     used_bytes_ += units * kUnitBytes;
-    std::byte* const data = area_.data() + slab * kSlabBytes + unit * kUnitBytes;
+    const uint64_t offset = slab * kSlabBytes + unit * kUnitBytes;
+    first_touch_.Uses(offset + units * kUnitBytes);
+    std::byte* const data = area_.data() + offset;
     return std::shared_ptr<StagedBuffer>(new StagedBuffer(shared_from_this(), data, block_count));
   }
   return nullptr;

@@ -13,6 +13,7 @@
 
 #include "core/aligned_memory.h"
 #include "core/engine.h"
+#include "core/first_touch.h"
 #include "sal/mutex.h"
 
 namespace stagefs::core {
@@ -37,12 +38,14 @@ class StagingMemory : public std::enable_shared_from_this<StagingMemory> {
 
   uint64_t used_bytes() const;
   uint64_t limit_bytes() const { return area_.size(); }
+  FirstTouch& first_touch() { return first_touch_; }
 
  private:
   friend class StagedBuffer;
   void Free(const StagedBuffer& buffer);
 
   const AlignedMemory area_;
+  FirstTouch first_touch_;
   mutable Mutex mutex_;
   uint64_t used_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   std::vector<uint32_t> free_units_ ABSL_GUARDED_BY(mutex_);  // of each slab: bit i is set if unit i is free

@@ -27,7 +27,9 @@ absl::StatusOr<MemoryPlan> MemoryPlan::Make(const EngineOptions& options, uint64
   const uint64_t most_dirty = plan.images * 3 / 8;
   // An intent for each of them must fit the reserve of the ring: once for a destage under way, once for a recovery.
   const auto reserve_for = [](uint64_t dirty) {
-    return 2 * (FrameBlocks(dirty * sizeof(IntentEntry)) + dirty / 1024 + 8);
+    const uint64_t changes = dirty / kIntentsPerChange;
+    return 2 * (changes * FrameBlocks(IntentChangeBytes(kIntentsPerChange)) +
+                FrameBlocks(IntentChangeBytes(dirty % kIntentsPerChange)) + 8);
   };
   plan.dirty_limit = options.dirty_blocks == 0 ? most_dirty : options.dirty_blocks;
   while (options.dirty_blocks == 0 && reserve_for(plan.dirty_limit) > log_blocks / 8 && plan.dirty_limit > 64) {
@@ -72,6 +74,17 @@ void State::Fail(absl::Status cause, Outbox& outbox) {
   monitor.environment().Log(absl::StrCat("stagefs: ", monitor.store().name(), ": ", failure.message(),
                                          "; nothing more is accepted, reads go on; unmount, mend the store, run fsck"));
   on_progress(outbox);
+}
+
+void State::TouchAhead(Outbox& outbox) {
+  for (FirstTouch* memory : {&images.first_touch(), &table_images.first_touch(), &staging->first_touch(),
+                             &log->first_touch()}) {
+    if (!memory->IsDue()) continue;
+    outbox.Post([this, memory] {
+      monitor.environment().StepAside();
+      memory->GoAhead();
+    });
+  }
 }
 
 Quarantine::Condition State::QuarantineState() const {

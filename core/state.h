@@ -23,6 +23,13 @@
 
 namespace stagefs::core {
 
+// The intents of a checkpoint are logged so many in a change. If each change ends up in a frame of its own, that has two
+// blocks.
+inline constexpr uint64_t kIntentsPerChange = 320;
+inline constexpr uint64_t IntentChangeBytes(uint64_t intents) {
+  return sizeof(ChangeHeader) + sizeof(RecordHeader) + intents * sizeof(IntentEntry);
+}
+
 // How the engine's memory is shared out. All follow from EngineOptions::cache_bytes.
 struct MemoryPlan {
   uint64_t images = 0;        // for home blocks
@@ -78,6 +85,8 @@ struct State {
 
   // The first error stops everything but reads.
   void Fail(absl::Status cause, Outbox& outbox);
+  // Has memory made resident that will soon be used for the first time.
+  void TouchAhead(Outbox& outbox);
   // What Quarantine needs to know to let blocks go.
   Quarantine::Condition QuarantineState() const;
 

@@ -14,6 +14,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "sal/check.h"
+#include "sal/client_cpus.h"
 #include "sal/request_check.h"
 #include "sal/status_macros.h"
 
@@ -250,6 +251,7 @@ void FileStore::Reap() {
     const int error = io_uring_wait_cqe(&ring_, &first);
     STAGEFS_CHECK(error == 0 || error == -EINTR || error == -EAGAIN);
     if (error != 0) continue;
+    KeepOffClients();  // what is for clients that wait has lent rings (sal/lent_ring.h)
     io_uring_cqe* cqes[kDepth];
     const unsigned count = io_uring_peek_batch_cqe(&ring_, cqes, kDepth);
     for (unsigned i = 0; i < count; ++i) {

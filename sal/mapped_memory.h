@@ -19,6 +19,9 @@ std::byte* MapMemory(size_t size_bytes);
 // Gives back what MapMemory(size_bytes) has returned.
 void UnmapMemory(std::byte* memory, size_t size_bytes);
 
+// Makes that part of such an area resident, with the content it has. Thread-safe, beside any use of the memory.
+void MakeResident(std::byte* memory, size_t size_bytes);
+
 }  // namespace stagefs::sal
 
 #endif  // STAGEFS_SAL_MAPPED_MEMORY_H_

@@ -15,6 +15,9 @@ namespace stagefs {
 class ABSL_LOCKABLE Mutex {
  public:
   void Lock() ABSL_EXCLUSIVE_LOCK_FUNCTION() { mutex_.lock(); }
+  // The same, for a lock that is never held for long: it is tried for some microseconds before the thread sleeps, since to
+  // be woken takes longer than that.
+  void LockSoon() ABSL_EXCLUSIVE_LOCK_FUNCTION();
   void Unlock() ABSL_UNLOCK_FUNCTION() { mutex_.unlock(); }
   bool TryLock() ABSL_EXCLUSIVE_TRYLOCK_FUNCTION(true) { return mutex_.try_lock(); }
   void AssertHeld() ABSL_ASSERT_EXCLUSIVE_LOCK() {}
@@ -23,6 +26,21 @@ class ABSL_LOCKABLE Mutex {
   friend class CondVar;
   std::mutex mutex_;
 };
+
+inline void Mutex::LockSoon() {
+  constexpr int kTries = 64, kPausesPerTry = 8;  // 10 to 20 us
+  for (int i = 0; i < kTries; ++i) {
+    if (mutex_.try_lock()) return;
+    for (int pause = 0; pause < kPausesPerTry; ++pause) {
+#if defined(__x86_64__) || defined(__i386__)
+      __builtin_ia32_pause();
+#elif defined(__aarch64__)
+      asm volatile("yield");
+#endif
+    }
+  }
+  mutex_.lock();
+}
 
 class ABSL_SCOPED_LOCKABLE MutexLock {
  public:

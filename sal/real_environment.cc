@@ -5,9 +5,11 @@
 
 #include <chrono>
 #include <cstdio>
+#include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "sal/check.h"
+#include "sal/client_cpus.h"
 #include "sal/lent_ring.h"
 
 namespace stagefs::sal {
@@ -123,6 +125,14 @@ void RealEnvironment::RunTasks() {
     }
   }
   mutex_.Unlock();
+}
+
+void RealEnvironment::StepAside() { KeepOffClients(); }
+
+void RealEnvironment::Rest() {
+  // Sleeping, however short, takes some 50 us. To yield would not do: it is for threads that can run, and who waits for a
+  // lock has to be woken first.
+  std::this_thread::sleep_for(std::chrono::nanoseconds(1));
 }
 
 void RealEnvironment::RunTimers() {

@@ -42,6 +42,8 @@ class RealEnvironment : public Environment {
   uint64_t Random() override;
   void Post(Task task) override;
   void PostAfter(uint64_t delay_ns, Task task) override;
+  void StepAside() override;
+  void Rest() override;
   std::unique_ptr<Event> NewEvent() override;
   void Log(absl::string_view line) override;
 

@@ -14,6 +14,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "sal/check.h"
+#include "sal/client_cpus.h"
 #include "sal/mapped_memory.h"
 #include "sal/status_macros.h"
 
@@ -358,6 +359,7 @@ void UringQueue::HandleEntry(Entry* entry, int result, bool is_alone) {
     return;
   }
   ++unanswered_;
+  sal::NoteClient();
   const absl::StatusOr<absl::Span<std::byte>> request = entry->Take();
   if (!request.ok()) {
     if (handlers_.log) handlers_.log(request.status().message());
