@@ -7,9 +7,12 @@
 #include "sal/check.h"
 
 namespace stagefs::core {
+namespace {
 
 // How far ahead entries of images are fetched: in a large cache none of them is near.
 constexpr size_t kPrefetched = 8;
+
+}  // namespace
 
 Checkpointer::Checkpointer(State* state) : state_(state) {
   for (uint32_t i = 0; i < kMaxWritesInFlight; ++i) {
@@ -63,7 +66,7 @@ void Checkpointer::Start(Outbox& outbox) {
 
 void Checkpointer::Hash() {
   for (size_t i = 0; i < images_.size(); ++i) {
-    if (i % kImagesPerPiece == 0) Pause();
+    if (i % kImagesPerPiece == 0) state_->GiveWay();
     entries_[i] = TableEntry(ContentHash(images_[i].image.data()), images_[i].block, state_->volume_salt);
   }
   state_->monitor.Run([&](Outbox&) {
@@ -71,12 +74,6 @@ void Checkpointer::Hash() {
     logging_intents_ = true;
   });
   LogIntents();
-}
-
-// Lets those who serve clients have the lock, and the CPU.
-void Checkpointer::Pause() {
-  state_->monitor.environment().Rest();
-  state_->monitor.environment().StepAside();
 }
 
 void Checkpointer::Poke(Outbox& outbox) {
@@ -96,7 +93,7 @@ void Checkpointer::Poke(Outbox& outbox) {
       next_image_ = next_table_image_ = 0;
       // On a thread of its own: this one may have requests of clients to answer, and who submits gets the completions.
       return outbox.Post([this] {
-        Pause();
+        state_->GiveWay();
         state_->monitor.Run([this](Outbox& inner) { WriteHome(inner); });
       });
     case Step::kHomeFlush:
@@ -118,7 +115,7 @@ void Checkpointer::LogIntents() {
       more = state_->failure.ok() && LogSomeIntents(outbox);
       if (!state_->failure.ok()) Abort(outbox);
     });
-    if (more) Pause();
+    if (more) state_->GiveWay();
   }
 }
 
@@ -319,7 +316,7 @@ void Checkpointer::MarkHome() {
       more = end < images_.size();
       if (!more) Finish(outbox);
     });
-    if (more) Pause();
+    if (more) state_->GiveWay();
   }
 }
 

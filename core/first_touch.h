@@ -31,7 +31,7 @@ class FirstTouch {
       used_bytes_.store(end_bytes, std::memory_order_relaxed);  // of two at once, either will do
     }
   }
-  // Whether GoAhead() should be called; true once, until that has been done.
+  // Whether GoAhead() should be called until it returns false; true once, until that has been done.
   bool IsDue() {
     const size_t used_bytes = used_bytes_.load(std::memory_order_relaxed);
     if (used_bytes <= kSmallBytes || ready_bytes_.load(std::memory_order_relaxed) >= Target(used_bytes, kAheadBytes / 2)) {
@@ -39,8 +39,8 @@ class FirstTouch {
     }
     return !is_going_.exchange(true);
   }
-  // Makes resident what comes next. Takes milliseconds: call it in no section.
-  void GoAhead();
+  // Makes the next huge page resident. Takes milliseconds: call it in no section. Returns whether there is more to do.
+  bool GoAhead();
 
   size_t ready_bytes() const { return ready_bytes_.load(std::memory_order_relaxed); }
 

@@ -26,6 +26,11 @@ class FirstTouchTest : public ::testing::Test {
     return resident * 4096 / kMiB;
   }
 
+  void GoAhead() {
+    while (first_touch_.GoAhead()) {
+    }
+  }
+
   std::byte* const memory_ = sal::MapMemory(kAreaBytes);
   FirstTouch first_touch_{absl::MakeSpan(memory_, kAreaBytes)};
 };
@@ -39,7 +44,7 @@ TEST_F(FirstTouchTest, ASmallLoadTouchesNothingAhead) {
 TEST_F(FirstTouchTest, WhatComesNextIsResident) {
   first_touch_.Uses(2 * kMiB);
   ASSERT_TRUE(first_touch_.IsDue());
-  first_touch_.GoAhead();
+  GoAhead();
   EXPECT_EQ(ResidentMiB(2, 10), 8u);
   EXPECT_EQ(ResidentMiB(10, 64), 0u);
 }
@@ -48,27 +53,37 @@ TEST_F(FirstTouchTest, ItIsAskedForOnceAndThenWhenHalfOfItIsUsed) {
   first_touch_.Uses(2 * kMiB);
   ASSERT_TRUE(first_touch_.IsDue());
   EXPECT_FALSE(first_touch_.IsDue());
-  first_touch_.GoAhead();
+  GoAhead();
   EXPECT_FALSE(first_touch_.IsDue());
   first_touch_.Uses(6 * kMiB);
   EXPECT_FALSE(first_touch_.IsDue());
   first_touch_.Uses(6 * kMiB + 1);
   EXPECT_TRUE(first_touch_.IsDue());
-  first_touch_.GoAhead();
+  GoAhead();
   EXPECT_EQ(first_touch_.ready_bytes(), 14 * kMiB + 1);
+}
+
+TEST_F(FirstTouchTest, AStepIsOneHugePage) {
+  first_touch_.Uses(3 * kMiB);
+  ASSERT_TRUE(first_touch_.IsDue());
+  EXPECT_TRUE(first_touch_.GoAhead());
+  EXPECT_EQ(first_touch_.ready_bytes(), 4 * kMiB);
+  EXPECT_FALSE(first_touch_.IsDue());
+  GoAhead();
+  EXPECT_EQ(first_touch_.ready_bytes(), 11 * kMiB);
 }
 
 TEST_F(FirstTouchTest, TheContentStays) {
   for (size_t i = 0; i < 4; ++i) memory_[i * kMiB] = std::byte{0x5a};
   first_touch_.Uses(2 * kMiB);
-  first_touch_.GoAhead();
+  GoAhead();
   for (size_t i = 0; i < 4; ++i) EXPECT_EQ(memory_[i * kMiB], std::byte{0x5a}) << i;
 }
 
 TEST_F(FirstTouchTest, ItEndsWithTheArea) {
   first_touch_.Uses(kAreaBytes - kMiB);
   ASSERT_TRUE(first_touch_.IsDue());
-  first_touch_.GoAhead();
+  GoAhead();
   EXPECT_EQ(first_touch_.ready_bytes(), kAreaBytes);
   first_touch_.Uses(kAreaBytes);
   EXPECT_FALSE(first_touch_.IsDue());

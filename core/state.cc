@@ -76,13 +76,19 @@ void State::Fail(absl::Status cause, Outbox& outbox) {
   on_progress(outbox);
 }
 
+void State::GiveWay() {
+  monitor.environment().Rest();
+  monitor.environment().StepAside();
+}
+
 void State::TouchAhead(Outbox& outbox) {
   for (FirstTouch* memory : {&images.first_touch(), &table_images.first_touch(), &staging->first_touch(),
                              &log->first_touch()}) {
     if (!memory->IsDue()) continue;
     outbox.Post([this, memory] {
-      monitor.environment().StepAside();
-      memory->GoAhead();
+      do {
+        GiveWay();
+      } while (memory->GoAhead());
     });
   }
 }
