@@ -66,7 +66,7 @@ void Checkpointer::Start(Outbox& outbox) {
 
 void Checkpointer::Hash() {
   for (size_t i = 0; i < images_.size(); ++i) {
-    if (i % kImagesPerPiece == 0) state_->GiveWay();
+    if (i % state_->options.blocks_per_piece == 0) state_->GiveWay();
     entries_[i] = TableEntry(ContentHash(images_[i].image.data()), images_[i].block, state_->volume_salt);
   }
   state_->monitor.Run([&](Outbox&) {
@@ -131,7 +131,7 @@ bool Checkpointer::LogSomeIntents(Outbox& outbox) {
     SnapshotTable(outbox);
     return false;
   }
-  const size_t end = std::min(images_.size(), next_image_ + kIntentsPerChange);
+  const size_t end = std::min(images_.size(), next_image_ + state_->options.blocks_per_piece);
   if (!state_->log->HasRoom(IntentChangeBytes(end - next_image_), /*is_intent=*/true)) {
     logging_intents_ = false;
     state_->log->Want(state_->accepted_lsn, outbox);  // makes room, and pokes
@@ -306,7 +306,7 @@ void Checkpointer::MarkHome() {
       more = false;
       if (step_ != Step::kMarking) return;  // aborted
       if (!state_->failure.ok()) return Abort(outbox);
-      const size_t end = std::min(images_.size(), next_image_ + kImagesPerPiece);
+      const size_t end = std::min(images_.size(), next_image_ + state_->options.blocks_per_piece);
       for (; next_image_ < end; ++next_image_) {
         BlockCache::DirtyImage& image = images_[next_image_];
         if (next_image_ + kPrefetched < end) BlockCache::Prefetch(images_[next_image_ + kPrefetched]);

@@ -41,8 +41,6 @@ class Checkpointer {
   enum class Step : uint8_t { kIdle, kHashing, kIntents, kIntentsDurable, kHome, kHomeFlush, kSuperblock,
                               kSuperblockFlush, kMarking };
   static constexpr uint32_t kMaxWritesInFlight = 64;
-  // What is done with images, of which there may be many thousands, before giving way.
-  static constexpr uint64_t kImagesPerPiece = 128;
 
   void Start(Outbox& outbox);
   // These three run outside of sections, on an executor thread.

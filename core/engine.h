@@ -55,6 +55,9 @@ struct EngineOptions {
   // Open although the log is corrupt beyond the recovered prefix, and drop what follows (fsck -y). Without it such a
   // volume opens read-only.
   bool accept_log_loss = false;
+  // A checkpoint deals with so many blocks before it lets changes go on; at least 1. Their intents are one change: it has
+  // one block in the log if nothing joins it. Tests have small volumes, and small pieces.
+  uint64_t blocks_per_piece = 160;
   // For tests alone.
   Broken broken = Broken::kNothing;
 };

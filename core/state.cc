@@ -26,10 +26,10 @@ absl::StatusOr<MemoryPlan> MemoryPlan::Make(const EngineOptions& options, uint64
   // Twice the dirty blocks (a destage holds the images it is writing) and a quarter for everything else.
   const uint64_t most_dirty = plan.images * 3 / 8;
   // An intent for each of them must fit the reserve of the ring: once for a destage under way, once for a recovery.
-  const auto reserve_for = [](uint64_t dirty) {
-    const uint64_t changes = dirty / kIntentsPerChange;
-    return 2 * (changes * FrameBlocks(IntentChangeBytes(kIntentsPerChange)) +
-                FrameBlocks(IntentChangeBytes(dirty % kIntentsPerChange)) + 8);
+  const auto reserve_for = [&](uint64_t dirty) {
+    // At worst each piece ends up in a frame of its own.
+    const uint64_t piece = options.blocks_per_piece;
+    return 2 * (dirty / piece * FrameBlocks(IntentChangeBytes(piece)) + FrameBlocks(IntentChangeBytes(dirty % piece)) + 8);
   };
   plan.dirty_limit = options.dirty_blocks == 0 ? most_dirty : options.dirty_blocks;
   while (options.dirty_blocks == 0 && reserve_for(plan.dirty_limit) > log_blocks / 8 && plan.dirty_limit > 64) {

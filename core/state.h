@@ -23,9 +23,7 @@
 
 namespace stagefs::core {
 
-// The intents of a checkpoint are logged so many in a change. If each change ends up in a frame of its own, that has two
-// blocks.
-inline constexpr uint64_t kIntentsPerChange = 320;
+// The size of a change of so many intents.
 inline constexpr uint64_t IntentChangeBytes(uint64_t intents) {
   return sizeof(ChangeHeader) + sizeof(RecordHeader) + intents * sizeof(IntentEntry);
 }

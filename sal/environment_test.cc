@@ -69,6 +69,19 @@ TEST(SimulatedEnvironmentTest, PostedTasksRunInAnOrderThatTheSeedDecides) {
   EXPECT_NE(order(1), order(2));
 }
 
+TEST(SimulatedEnvironmentTest, OthersRunWhileATaskRests) {
+  SimulatedEnvironment environment(1);
+  bool other_ran = false;
+  int rests = 0;
+  environment.Post([&] {
+    environment.PostAfter(1'000, [&] { other_ran = true; });
+    for (; !other_ran && rests < 100; ++rests) environment.Rest();
+  });
+  environment.RunUntilIdle();
+  EXPECT_TRUE(other_ran);
+  EXPECT_GE(environment.NowNs(), 1'000u);
+}
+
 TEST(SimulatedEnvironmentTest, WaitRunsTheLoopUntilSet) {
   SimulatedEnvironment environment(1);
   const auto event = environment.NewEvent();

@@ -80,6 +80,11 @@ bool SimulatedEnvironment::RunOne() {
   return true;
 }
 
+void SimulatedEnvironment::Rest() {
+  for (uint64_t tasks = random_.Next() % 4; tasks > 0 && RunOne(); --tasks) {
+  }
+}
+
 void SimulatedEnvironment::RunUntilIdle() {
   while (work_ > 0) RunOne();
 }

@@ -34,6 +34,8 @@ class SimulatedEnvironment : public Environment {
   void PostAfter(uint64_t delay_ns, Task task) override;
   // Wait() runs tasks until Set(). It aborts, with a clear message, if nothing is left that could call Set(), or after
   // kLongestWaitNs of virtual time: that is a deadlock.
+  // Runs some of the tasks that come next, as they would on other threads.
+  void Rest() override;
   std::unique_ptr<Event> NewEvent() override;
   void Log(absl::string_view line) override { log_.emplace_back(line); }
 

@@ -31,6 +31,7 @@ core::EngineOptions MakeEngineOptions(const RunOptions& options) {
   core::EngineOptions engine;
   engine.cache_bytes = 32 << 20;
   engine.dirty_blocks = EngineRun::kDirtyBlocks;
+  engine.blocks_per_piece = 8;
   engine.broken = options.broken;
   return engine;
 }

@@ -93,6 +93,7 @@ absl::Status VolumeRun::OpenEngine() {
   report_ = core::RecoveryReport();
   core::EngineOptions options;
   options.cache_bytes = 32 << 20;
+  options.blocks_per_piece = 16;
   options.broken = options_.broken;
   auto engine = core::Engine::Open(recording_, environment_, options, &report_);
   RETURN_IF_ERROR(engine.status());

@@ -48,7 +48,7 @@ class BrokenEngineTest : public ::testing::TestWithParam<BrokenEngine> {};
 
 TEST_P(BrokenEngineTest, IsNoticed) {
   const SimulationOptions options = {.faults = *ParseFaults(GetParam().faults), .broken = GetParam().broken};
-  EXPECT_TRUE(IsNoticed(SimulateEngine, options, 300'000));
+  EXPECT_TRUE(IsNoticed(SimulateEngine, options, 1'000'000));
 }
 
 // The others take moments that chance does not find so soon; tests/crash, which cuts at every request, finds them.

@@ -64,6 +64,7 @@ void EngineSimulation::ChooseDimensions() {
   dimensions_.engine.broken = options_.broken;
   static constexpr uint64_t kDirtyBlocks[] = {64, 64, 200, 0};
   dimensions_.engine.dirty_blocks = kDirtyBlocks[random_.Below(4)];
+  dimensions_.engine.blocks_per_piece = random_.OneIn(4) ? 160 : random_.Between(4, 16);
   static constexpr uint64_t kIntervalsNs[] = {1'000'000'000, 10'000'000, 1'000'000};
   dimensions_.engine.flush_interval_ns = kIntervalsNs[random_.Below(3)];
   dimensions_.in_flight = random_.Between(1, 48);

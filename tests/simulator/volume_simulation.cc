@@ -77,6 +77,7 @@ void VolumeSimulation::ChooseDimensions() {
   dimensions_.operations.largest_write = largest;
   static constexpr uint64_t kDirtyBlocks[] = {0, 1, 1, 2};
   dimensions_.engine.dirty_blocks = kDirtyBlocks[random_.Below(4)] * (largest > 80'000 ? 650 : 160);
+  dimensions_.engine.blocks_per_piece = random_.OneIn(2) ? 160 : random_.Between(64, 100);
   dimensions_.operations.largest_file = random_.OneIn(2) ? 200'000 : 3 << 20;
   dimensions_.operations.sparse = random_.OneIn(3);
   dimensions_.operations.names = random_.OneIn(6) ? 300 : random_.Between(4, 20);
