@@ -66,7 +66,7 @@ void Checkpointer::Start(Outbox& outbox) {
 
 void Checkpointer::Hash() {
   for (size_t i = 0; i < images_.size(); ++i) {
-    if (i % state_->options.blocks_per_piece == 0) state_->GiveWay();
+    if (i % state_->options.blocks_per_piece == 0) state_->monitor.environment().GiveWay();
     entries_[i] = TableEntry(ContentHash(images_[i].image.data()), images_[i].block, state_->volume_salt);
   }
   state_->monitor.Run([&](Outbox&) {
@@ -93,7 +93,7 @@ void Checkpointer::Poke(Outbox& outbox) {
       next_image_ = next_table_image_ = 0;
       // On a thread of its own: this one may have requests of clients to answer, and who submits gets the completions.
       return outbox.Post([this] {
-        state_->GiveWay();
+        state_->monitor.environment().GiveWay();
         state_->monitor.Run([this](Outbox& inner) { WriteHome(inner); });
       });
     case Step::kHomeFlush:
@@ -115,7 +115,7 @@ void Checkpointer::LogIntents() {
       more = state_->failure.ok() && LogSomeIntents(outbox);
       if (!state_->failure.ok()) Abort(outbox);
     });
-    if (more) state_->GiveWay();
+    if (more) state_->monitor.environment().GiveWay();
   }
 }
 
@@ -316,7 +316,7 @@ void Checkpointer::MarkHome() {
       more = end < images_.size();
       if (!more) Finish(outbox);
     });
-    if (more) state_->GiveWay();
+    if (more) state_->monitor.environment().GiveWay();
   }
 }
 

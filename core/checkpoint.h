@@ -11,7 +11,6 @@
 #ifndef STAGEFS_CORE_CHECKPOINT_H_
 #define STAGEFS_CORE_CHECKPOINT_H_
 
-#include <deque>
 #include <memory>
 #include <vector>
 

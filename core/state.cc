@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/checksum.h"
+#include "core/first_touch.h"
 
 namespace stagefs::core {
 
@@ -76,18 +77,13 @@ void State::Fail(absl::Status cause, Outbox& outbox) {
   on_progress(outbox);
 }
 
-void State::GiveWay() {
-  monitor.environment().Rest();
-  monitor.environment().StepAside();
-}
-
 void State::TouchAhead(Outbox& outbox) {
   for (FirstTouch* memory : {&images.first_touch(), &table_images.first_touch(), &staging->first_touch(),
                              &log->first_touch()}) {
     if (!memory->IsDue()) continue;
     outbox.Post([this, memory] {
       do {
-        GiveWay();
+        monitor.environment().GiveWay();
       } while (memory->GoAhead());
     });
   }

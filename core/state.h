@@ -83,8 +83,6 @@ struct State {
 
   // The first error stops everything but reads.
   void Fail(absl::Status cause, Outbox& outbox);
-  // For long work outside of sections, between its pieces: lets those who serve clients have the lock, and the CPU.
-  void GiveWay();
   // Has memory made resident that will soon be used for the first time.
   void TouchAhead(Outbox& outbox);
   // What Quarantine needs to know to let blocks go.

@@ -39,10 +39,9 @@ class Environment {
   virtual void Post(Task task) = 0;
   // Runs `task` once after at least `delay_ns`. What the task refers to must live until then (or be held weakly).
   virtual void PostAfter(uint64_t delay_ns, Task task) = 0;
-  // Called by a task that will work for milliseconds: it goes on on a CPU where no client is being served, if there is one.
-  virtual void StepAside() {}
-  // Called by a task that works in pieces, between them and holding no lock: who waits for a lock that it held gets it.
-  virtual void Rest() {}
+  // Called by a task that will work for milliseconds, before each piece of its work and holding no lock: who waits for a
+  // lock that it held gets it, and it goes on on a CPU where no client is being served, if there is one.
+  virtual void GiveWay() = 0;
   virtual std::unique_ptr<Event> NewEvent() = 0;
   // One line for the operator: what happened, where, what to do. Goes to stderr or syslog.
   virtual void Log(absl::string_view line) = 0;

@@ -69,13 +69,13 @@ TEST(SimulatedEnvironmentTest, PostedTasksRunInAnOrderThatTheSeedDecides) {
   EXPECT_NE(order(1), order(2));
 }
 
-TEST(SimulatedEnvironmentTest, OthersRunWhileATaskRests) {
+TEST(SimulatedEnvironmentTest, OthersRunWhenATaskGivesWay) {
   SimulatedEnvironment environment(1);
   bool other_ran = false;
-  int rests = 0;
+  int times = 0;
   environment.Post([&] {
     environment.PostAfter(1'000, [&] { other_ran = true; });
-    for (; !other_ran && rests < 100; ++rests) environment.Rest();
+    for (; !other_ran && times < 100; ++times) environment.GiveWay();
   });
   environment.RunUntilIdle();
   EXPECT_TRUE(other_ran);

@@ -127,12 +127,11 @@ void RealEnvironment::RunTasks() {
   mutex_.Unlock();
 }
 
-void RealEnvironment::StepAside() { KeepOffClients(); }
-
-void RealEnvironment::Rest() {
+void RealEnvironment::GiveWay() {
   // Sleeping, however short, takes some 50 us. To yield would not do: it is for threads that can run, and who waits for a
   // lock has to be woken first.
   std::this_thread::sleep_for(std::chrono::nanoseconds(1));
+  KeepOffClients();
 }
 
 void RealEnvironment::RunTimers() {

@@ -42,8 +42,7 @@ class RealEnvironment : public Environment {
   uint64_t Random() override;
   void Post(Task task) override;
   void PostAfter(uint64_t delay_ns, Task task) override;
-  void StepAside() override;
-  void Rest() override;
+  void GiveWay() override;
   std::unique_ptr<Event> NewEvent() override;
   void Log(absl::string_view line) override;
 

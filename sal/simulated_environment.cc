@@ -80,7 +80,7 @@ bool SimulatedEnvironment::RunOne() {
   return true;
 }
 
-void SimulatedEnvironment::Rest() {
+void SimulatedEnvironment::GiveWay() {
   for (uint64_t tasks = random_.Next() % 4; tasks > 0 && RunOne(); --tasks) {
   }
 }

@@ -35,7 +35,7 @@ class SimulatedEnvironment : public Environment {
   // Wait() runs tasks until Set(). It aborts, with a clear message, if nothing is left that could call Set(), or after
   // kLongestWaitNs of virtual time: that is a deadlock.
   // Runs some of the tasks that come next, as they would on other threads.
-  void Rest() override;
+  void GiveWay() override;
   std::unique_ptr<Event> NewEvent() override;
   void Log(absl::string_view line) override { log_.emplace_back(line); }
 
